@@ -39,7 +39,7 @@ from snaketune.data.similarity.dedupe import DedupePolicy, plan_removal  # noqa:
 from snaketune.data.similarity.minhash import near_text  # noqa: E402
 from snaketune.data.similarity.near_dedupe import Clusters  # noqa: E402
 from snaketune.data.similarity.overlap import SimilarityIndex  # noqa: E402
-from snaketune.data.similarity.shingles import Rows, batches, gathered, shingled_with_indentation  # noqa: E402
+from snaketune.data.similarity.shingles import ShingleRows, batches, hashes_of_rows, shingled_with_indentation  # noqa: E402
 
 # The number of processes; the first is what the others are compared with.
 OURS = {f"snaketune, {count} process{'es' if count > 1 else ''}": count for count in (1, 2, 4)}
@@ -53,7 +53,7 @@ def write_canonical(path: Path, records: int, seed: int) -> None:
             file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def all_rows(path: Path, policy: DedupePolicy) -> tuple[Rows, np.ndarray]:
+def all_rows(path: Path, policy: DedupePolicy) -> tuple[ShingleRows, np.ndarray]:
     """Return the shingles of all records, and hashes of their whole texts without and with indentation."""
     owners, lengths, hashes, wholes, done = [], [np.zeros(1, np.int64)], [], [], 0
     for batch in batches(near_text(turns) for turns in read_turns(path)):
@@ -63,17 +63,17 @@ def all_rows(path: Path, policy: DedupePolicy) -> tuple[Rows, np.ndarray]:
         hashes.append(rows.hashes)
         wholes.append(texts)
         done += len(batch)
-    rows = Rows(np.concatenate(owners), np.concatenate(hashes), np.cumsum(np.concatenate(lengths)))
+    rows = ShingleRows(np.concatenate(owners), np.concatenate(hashes), np.cumsum(np.concatenate(lengths)))
     return rows, np.concatenate(wholes)
 
 
-def exact_pairs(rows: Rows, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def exact_pairs(rows: ShingleRows, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all pairs of records (x < y) at the threshold or above, and their similarity."""
     index = SimilarityIndex.build(rows, threshold)
     found = []
     for start in range(0, len(rows), 512):
         chosen = np.arange(start, min(start + 512, len(rows)))
-        for x, y, similarity in index.similar(Rows(chosen, *gathered(rows.hashes, rows.offsets, chosen))):
+        for x, y, similarity in index.similar(ShingleRows(chosen, *hashes_of_rows(rows.hashes, rows.offsets, chosen))):
             one, other = rows.owner[chosen[x]], rows.owner[y]
             once = one < other
             found.append((one[once], other[once], similarity[once]))

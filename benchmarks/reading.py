@@ -64,7 +64,7 @@ def standard_json(path: Path, folder: Path, form: str) -> None:
     from snaketune.data.formats.formats import default_reading
     from snaketune.data.records.conversion import RecordConverter
     from snaketune.data.records.exactness import repetition_check
-    from snaketune.data.records.quarantine import Refusal
+    from snaketune.data.records.quarantine import RefusedLine
     from snaketune.data.records.reading_policy import ReadingPolicy
 
     policy = ReadingPolicy()
@@ -76,7 +76,7 @@ def standard_json(path: Path, folder: Path, form: str) -> None:
                 record = json.loads(line)
                 made = convert(record)
                 check(line, record)
-            except (ValueError, Refusal) as error:
+            except (ValueError, RefusedLine) as error:
                 bad.write(json.dumps({"line": number, "reason": str(error)}) + "\n")
                 continue
             text = json.dumps({"source": 0, "line": number, **made}, ensure_ascii=False, separators=(",", ":"))

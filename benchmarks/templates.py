@@ -26,7 +26,7 @@ from templates_judge import Judge
 from templates_records import PLAIN, records
 
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.data.templates.inference_check import Conversation, Reference, check_inference
+from snaketune.data.templates.inference_check import ReferenceTokenizer, SampleConversation, check_inference
 from snaketune.data.templates.templates import DEFAULT_DATE
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
@@ -137,7 +137,7 @@ def walk(source: str, base: Tokenizer, folder: Path) -> Iterator[dict[str, Any]]
         return
     judge = Judge(subject.folder, source, subject.stop_ids)
     assert worker.template is not None
-    reference = Reference(subject.folder, worker.template, DEFAULT_DATE)
+    reference = ReferenceTokenizer(subject.folder, worker.template, DEFAULT_DATE)
     for name, record in records().items():
         outcome = _outcome(record, folder / "train.jsonl", worker, judge)
         if outcome["outcome"] in ("exact", "counted"):
@@ -145,14 +145,14 @@ def walk(source: str, base: Tokenizer, folder: Path) -> Iterator[dict[str, Any]]
         yield {"record": name, **outcome}
 
 
-def _checked(record: dict[str, Any], worker: ChunkTokenizer, reference: Reference) -> dict[str, Any]:
+def _checked(record: dict[str, Any], worker: ChunkTokenizer, reference: ReferenceTokenizer) -> dict[str, Any]:
     """Run the check that a run makes on a sample; return the outcome where it stops."""
     line = {"source": 0, "line": 1, **record}
     documents = worker.encoder.apart(list(worker.renderer.render(0, line)))
     rows = list(zip(documents, worker.encoder.encode(documents), strict=True))
     [messages] = worker.renderer.conversations(line)
     try:
-        check_inference([Conversation(messages, record.get("tools"), rows)], reference, worker.name_of)
+        check_inference([SampleConversation(messages, record.get("tools"), rows)], reference, worker.name_of)
     except DataError as error:
         return {"outcome": "stopped", "why": f"check: {error}"}
     return {}

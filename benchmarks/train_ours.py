@@ -18,7 +18,7 @@ from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.batches import DENSE_STEP
 from snaketune.train.device import Device
-from snaketune.train.engine import Engine, RunEstimate, prepare_engine
+from snaketune.train.engine import RunEstimate, TrainingChoices, prepare_engine
 from snaketune.train.kernels.activations import checkpointing_arguments
 from snaketune.train.kernels.attention import training_attention
 from snaketune.train.trainer import assemble
@@ -75,7 +75,7 @@ def _settings(case: Case, device: Device) -> dict[str, Any]:
 
 
 def _trainer(
-    model, rows, engine: Engine, workload: Workload, device: Device, folder: Path, size: int, accumulation: int
+    model, rows, engine: TrainingChoices, workload: Workload, device: Device, folder: Path, size: int, accumulation: int
 ):
     settings = arguments(
         workload,

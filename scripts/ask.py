@@ -16,12 +16,12 @@ def main() -> None:
     from snaketune.ask.conversation import Conversation, with_system
     from snaketune.ask.request import read_request
     from snaketune.evaluate.models import ModelSettings
-    from snaketune.evaluate.talking import Places, Talking
+    from snaketune.evaluate.talking import ModelPlaces, Talking
 
     cfg = arguments.cfg
     folders = {name: Path(cfg[name]) for name in ("base", "adapter", "tokens")}
     merged = Path(cfg["merged"]) if cfg["merged"] else None
-    models = Talking(Places(**folders, merged=merged), ModelSettings.of_slice(cfg))
+    models = Talking(ModelPlaces(**folders, merged=merged), ModelSettings.of_slice(cfg))
     request = with_system(read_request(cfg["request"]), cfg["system"])
     with open(arguments.transcript, "a", encoding="utf-8") as transcript:
         conversation = Conversation(models, request, lambda text: print(text, file=transcript, flush=True))

@@ -20,7 +20,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, *names, several=("rows",))
     from snaketune.core.atomic import write_json
     from snaketune.merge.merge_inputs import MergeInputs
-    from snaketune.merge.verification.merge_gate import check_folder
+    from snaketune.merge.verification.merge_gate import check_merged_folder
 
     inputs = MergeInputs(
         model=Path(arguments.model),
@@ -28,7 +28,7 @@ def main() -> None:
         template=Path(arguments.template),
         rows=tuple(map(Path, arguments.rows)),
     )
-    write_json(arguments.output, check_folder(Path(arguments.folder), inputs, arguments.cfg))
+    write_json(arguments.output, check_merged_folder(Path(arguments.folder), inputs, arguments.cfg))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ def main() -> None:
         __doc__, "output", "manifest", "tokenizer", optional=("corpus", "base"), facts=("manifest",)
     )
     from snaketune.model.prepare import merged_base, prepare_model
-    from snaketune.model.tokenizer_only import PreparedTokenizer
+    from snaketune.model.tokenizer_only import TokenizerFolder
 
     output = Path(arguments.output)
     corpus = Path(arguments.corpus) if arguments.corpus else None
     base = merged_base(arguments.base) if arguments.base else None
     weights = not arguments.cfg.get("plan", {}).get("without_weights", False)
-    tokenizer = PreparedTokenizer.of_manifest(arguments.tokenizer)
+    tokenizer = TokenizerFolder.of_manifest(arguments.tokenizer)
     facts = prepare_model(arguments.cfg["model"], output, tokenizer, corpus, base, weights)
     write_manifest(arguments.manifest, "prepare_model", [output], facts)
 

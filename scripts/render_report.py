@@ -14,12 +14,12 @@ def main() -> None:
     """Read the facts, render page and table, write both atomically."""
     arguments = parse_arguments(__doc__, "output", "table", json=("facts",), facts=("output", "table"))
     from snaketune.report.report_facts import load_facts
-    from snaketune.report.run.page import render
+    from snaketune.report.run.page import render_run
     from snaketune.report.run.table import fact_table, table_bytes
 
     facts = load_facts(arguments.facts)
     write_bytes(arguments.table, table_bytes(fact_table(facts)))
-    write_bytes(arguments.output, render(facts).encode())
+    write_bytes(arguments.output, render_run(facts).encode())
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ def main() -> None:
     """Read the facts, write the card beside the folder, and put it there."""
     arguments = parse_arguments(__doc__, "output", texts=("kind",), json=("facts",), facts=("output",))
     from snaketune.card.card import render_card
-    from snaketune.card.card_facts import load_facts
+    from snaketune.card.card_facts import load_card_facts
     from snaketune.card.placing import place_card
 
-    facts = load_facts(arguments.kind, arguments.facts)
+    facts = load_card_facts(arguments.kind, arguments.facts)
     write_bytes(arguments.output, render_card(facts).encode())
     place_card(arguments.output, Path(arguments.output).with_name(arguments.kind))
 

@@ -21,7 +21,7 @@ from snaketune.report.compare.comparison_page import render_comparison  # noqa: 
 from snaketune.report.inspection_page import render_inspection  # noqa: E402
 from snaketune.report.plan.plan_page import render_plan  # noqa: E402
 from snaketune.report.report_facts import load_facts  # noqa: E402
-from snaketune.report.run.page import render  # noqa: E402
+from snaketune.report.run.page import render_run  # noqa: E402
 from snaketune.report.unfinished.unfinished import gather_attempt  # noqa: E402
 from snaketune.report.unfinished.unfinished_page import render_unfinished  # noqa: E402
 
@@ -31,7 +31,7 @@ COMPARED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.js
 def write_pages(folder: Path) -> list[str]:
     """Write every kind of page into ``folder`` and return their names."""
     pages = {
-        "report.html": render(load_facts(fact_paths())),
+        "report.html": render_run(load_facts(fact_paths())),
         "compare.html": comparison(folder),
         "unfinished.html": unfinished(folder),
         "ablate.html": ablation(folder),

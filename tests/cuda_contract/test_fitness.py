@@ -9,8 +9,8 @@ from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness import examining
 from snaketune.train.fitness.bench import REDUCED as REDUCED_SIZE
 from snaketune.train.fitness.checks import CHECKS
-from snaketune.train.fitness.examining import examine, render, verdict
-from snaketune.train.fitness.trials import NotHereError, Seen, cards_of, is_packed, sections_of
+from snaketune.train.fitness.examining import examine, fitness_verdict, render_findings
+from snaketune.train.fitness.trials import NotHereError, TrialResult, cards_of, packs_documents, sections_of
 
 # One of each kind: the others differ in keys that other tests train with.
 REDUCED = (
@@ -42,8 +42,8 @@ def test_every_kind_of_check_runs_on_a_cpu_and_the_rest_says_what_it_needs():
     assert {name for name, each in verdicts.items() if each == "not here"} == needing, found["findings"]
     assert {each for name, each in verdicts.items() if name not in needing} == {"passed"}, found["findings"]
     assert not found["is_fit"] and found["device"] == "cpu"
-    assert "6 of them need a GPU or a package" in verdict(found)
-    page = render(found)
+    assert "6 of them need a GPU or a package" in fitness_verdict(found)
+    page = render_findings(found)
     assert all(name in page for name in ("packed = unpacked", "needs a GPU"))
     json.dumps(found)
 
@@ -58,17 +58,17 @@ def wrong(bench):
 
 
 def test_whatever_goes_wrong_is_a_finding_and_the_card_is_not_fit(bench):
-    found = examine(checks={"one": wrong, "two": lambda bench: Seen("fine")})
+    found = examine(checks={"one": wrong, "two": lambda bench: TrialResult("fine")})
     assert [each["verdict"] for each in found["findings"]] == ["failed", "passed"]
-    assert verdict(found) == "Not fit: one failed."
-    assert "RuntimeError: CUDA error: &lt;an illegal" in render(found)
+    assert fitness_verdict(found) == "Not fit: one failed."
+    assert "RuntimeError: CUDA error: &lt;an illegal" in render_findings(found)
 
 
 @pytest.mark.parametrize("card", ["4090"], indirect=True)
 def test_a_card_on_which_all_passes_is_fit_and_one_that_is_too_slow_is_not(bench, card):
-    fine = {"one": lambda bench: Seen("fine")}
+    fine = {"one": lambda bench: TrialResult("fine")}
     found = examine(checks=fine)
-    assert found["is_fit"] and verdict(found).startswith("Fit: every check")
+    assert found["is_fit"] and fitness_verdict(found).startswith("Fit: every check")
     found = examine(checks=fine, seconds=-1.0)
     assert not found["is_fit"] and "not reached" in found["findings"][0]["said"]
 
@@ -81,7 +81,7 @@ def test_each_preset_is_tried_with_its_own_keys():
     assert low["train"]["gradient_checkpointing"] is True and low["train"]["gradient_accumulation_steps"] == 2
     assert sections_of(presets["original_34b"], 16)["adapter"] == {"r": 16, "lora_alpha": 32}
     assert "learning_rate" not in sections_of(presets["aggressive"], 16)["train"]
-    assert not is_packed(presets["baseline"]) and is_packed(presets["fast"])
+    assert not packs_documents(presets["baseline"]) and packs_documents(presets["fast"])
     assert [cards_of(presets[name]) for name in ("fast", "fsdp_2xh100", "zero3_4xa100")] == [1, 2, 4]
 
 

@@ -15,7 +15,7 @@ from snaketune.core.disk_space import is_full_disk, require_room
 from snaketune.core.errors import DiskFullError
 from snaketune.storage.copying import copy_verified
 from snaketune.workflow.preflight import FirstLook
-from snaketune.workflow.startup import Places
+from snaketune.workflow.startup import WorkflowFolders
 
 TORCH = "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"
 SAFETENSORS = "Error while serializing: I/O error: No space left on device (os error 28)"
@@ -118,7 +118,7 @@ def test_a_full_tmpdir_is_a_sentence_at_the_start(small_disk, tmp_path, monkeypa
         page="results/{}.html".format,
     )
     with pytest.raises(DiskFullError, match=rf"{small_disk}: the workflow needs 1,048,576 bytes and 0 are free"):
-        Places(job_table, tmp_path / "work", "config.yaml").begin()
+        WorkflowFolders(job_table, tmp_path / "work", "config.yaml").begin()
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from snaketune.core.atomic import remove_tree, write_bytes, writing_directory
 from snaketune.core.manifest import damaged_files, read_manifest, write_manifest
-from snaketune.train.checkpoints.checkpoints import keep_newest, newest_intact, seal, steps_of
+from snaketune.train.checkpoints.checkpoints import checkpoint_steps, keep_newest, newest_intact, seal
 from snaketune.workflow.results.leftovers import find_leftovers
 
 EVENTS = {"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.utime"}
@@ -135,6 +135,6 @@ def test_a_checkpoint_is_whole_or_the_one_before_is_used(tmp_path, capsys, again
         assert "is damaged" not in capsys.readouterr().out
         allowed = {"checkpoint-1", "checkpoint-2", f"checkpoint-{step}"} if killed else {f"checkpoint-{step}"}
         assert newest.name in allowed and len(content_of(newest) - {(newest / "checkpoint.json").read_text()}) == 1
-        assert killed or steps_of(folder) == ([2, 1] if again else [3, 2])
+        assert killed or checkpoint_steps(folder) == ([2, 1] if again else [3, 2])
 
     assert at_each_event(folder, prepare, work, check) > 10

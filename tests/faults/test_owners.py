@@ -19,9 +19,9 @@ from snaketune.workflow.results.leftovers import (
     find_unsealed,
     sweep,
 )
-from snaketune.workflow.results.owners import UNKNOWN, claim, name_of, owner_of, owners_of
+from snaketune.workflow.results.owners import UNKNOWN_OWNER, claim, name_of_owner, owner_of, owners_of
 from snaketune.workflow.results.pruning import account, find_left, find_unused, remove
-from snaketune.workflow.startup import Places
+from snaketune.workflow.startup import WorkflowFolders
 
 GONE = 2**22 - 3
 
@@ -58,7 +58,7 @@ def test_prune_knows_whose_results_are_whose(shared):
         "data/read_records/a-00000001": "theirs",
         "runs/x/old-00000001": "",
         "runs/x/theirs-00000002": "theirs",
-        "runs/x/lost-00000003": UNKNOWN,
+        "runs/x/lost-00000003": UNKNOWN_OWNER,
     }
 
 
@@ -104,7 +104,7 @@ def test_a_project_alone_owns_everything(tmp_path):
 def test_a_damaged_file_of_an_owner_protects_what_it_may_have_named(shared, tmp_path, content):
     (tmp_path / "results.owners" / "theirs.json").write_text(content)
     unused = find_unused(shared, set(), {"x/mine-00000001"}, "mine")
-    assert {one.path.name: one.owner for one in unused}["theirs-00000002"] == UNKNOWN
+    assert {one.path.name: one.owner for one in unused}["theirs-00000002"] == UNKNOWN_OWNER
     claim(shared, "theirs", Path("theirs"), "config.yaml", ["runs/x/theirs-00000002"])
     assert owner_of("runs/x/theirs-00000002", "mine", owners_of(shared)) == "theirs"
 
@@ -135,7 +135,7 @@ def test_an_edit_is_undone_also_when_the_project_forgot_its_name(tmp_path, monke
         page="results/{}.html".format,
     )
     Path("results/compare.html").write_text("both")
-    places = Places(job_table, Path("work"), "config.yaml")
+    places = WorkflowFolders(job_table, Path("work"), "config.yaml")
     places.tidy()
     shutil.rmtree(gone) if gone == "work" else Path(gone).unlink()
     if gone == "work":
@@ -156,12 +156,12 @@ def test_a_project_of_another_machine_at_the_same_path_is_another(shared, tmp_pa
 
 
 def test_a_copy_of_a_project_is_another_owner(tmp_path):
-    name = name_of(tmp_path / "work", Path("/a/clone"), "config/config.yaml")
-    assert name == name_of(tmp_path / "work", Path("/a/clone"), "config/config.yaml")
+    name = name_of_owner(tmp_path / "work", Path("/a/clone"), "config/config.yaml")
+    assert name == name_of_owner(tmp_path / "work", Path("/a/clone"), "config/config.yaml")
     others = {
-        name_of(tmp_path / "work", Path("/b/clone"), "config/config.yaml"),
-        name_of(tmp_path / "work", Path("/a/clone"), "other.yaml"),
-        name_of(tmp_path / "elsewhere", Path("/a/clone"), "config/config.yaml"),
+        name_of_owner(tmp_path / "work", Path("/b/clone"), "config/config.yaml"),
+        name_of_owner(tmp_path / "work", Path("/a/clone"), "other.yaml"),
+        name_of_owner(tmp_path / "elsewhere", Path("/a/clone"), "config/config.yaml"),
     }
     assert len(others | {name}) == 4
     assert all(other.startswith("clone-") for other in others)
@@ -236,7 +236,7 @@ def test_owners_are_noted_in_the_results_where_nothing_can_be_beside_them(tmp_pa
 
 def test_a_project_that_cannot_be_written_to_still_has_a_name(tmp_path):
     (tmp_path / "work").touch()
-    assert name_of(tmp_path / "work", Path("/a/clone"), "config.yaml").startswith("clone-")
+    assert name_of_owner(tmp_path / "work", Path("/a/clone"), "config.yaml").startswith("clone-")
 
 
 def test_shards_that_a_killed_workflow_left_go_when_their_stage_is_finished(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from snaketune.core.digests import file_digest
 from snaketune.core.errors import DataError
 from snaketune.core.private_folders import PrivateFolder, own_place
-from snaketune.storage.disks import Disk, Disks, Speed
+from snaketune.storage.disks import Disk, Disks, DiskSpeed
 from snaketune.storage.staging import stage_sources
 
 CONTENT = '{"text": "private"}\n' * 100
@@ -41,7 +41,7 @@ def stage(source, scratch, tmp_path):
         [],
         tmp_path / "disks.json",
         lambda path: Disk(2 if Path(path).is_relative_to(scratch) else 1, "ext4"),
-        lambda folder: Speed(1.0, 1.0),
+        lambda folder: DiskSpeed(1.0, 1.0),
         lambda path: 10**12,
     )
     entry = {"path": str(source), "digest": file_digest(source)}

@@ -19,12 +19,12 @@ from snaketune.core.errors import DataError
 from snaketune.core.manifest import read_manifest, write_manifest
 from snaketune.core.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
 from snaketune.report.report_facts import _changed
-from snaketune.storage.disks import Disk, Disks, Speed
+from snaketune.storage.disks import Disk, Disks, DiskSpeed
 from snaketune.storage.staging import stage_sources
 from snaketune.workflow.lifecycle import remember_shards, shards_before, write_resolved
 from snaketune.workflow.results.adopting import GROUPS, adopt_outputs
 from snaketune.workflow.results.damage import drop_damaged_manifests, heal
-from snaketune.workflow.results.provenance_notes import Contents
+from snaketune.workflow.results.provenance_notes import ResultDigests
 from snaketune.workflow.results.unrecorded import drop_stale_notes
 from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.remote_sources import RemoteSources
@@ -193,8 +193,10 @@ def test_other_memories_are_found_out_again(tmp_path, monkeypatch, content, caps
         Path(name).write_bytes(content)
     assert HubSources("remote_sources.json")._remembered() == {}
     assert RemoteSources("remote_sources.json", is_asking=False)._remembered() == {}
-    disks = Disks([], "disks.json", lambda path: Disk(1, "ext4"), lambda folder: Speed(1.0, 2.0), lambda path: 10**12)
-    assert disks.speed(tmp_path) == disks.speed(tmp_path) == Speed(1, 2)
+    disks = Disks(
+        [], "disks.json", lambda path: Disk(1, "ext4"), lambda folder: DiskSpeed(1.0, 2.0), lambda path: 10**12
+    )
+    assert disks.speed(tmp_path) == disks.speed(tmp_path) == DiskSpeed(1, 2)
     Path("a.jsonl").write_text('{"text": "x"}\n')
     stage_sources([{"path": "a.jsonl", "digest": file_digest("a.jsonl")}], None)
     assert read_json("work/staging.json")["a.jsonl"]["how"] == "in place"
@@ -348,7 +350,7 @@ def test_facts_are_watched_again_after_work_was_removed(run, capsys):
 
 def note(folder: Path) -> None:
     """Note beside the results what their jobs wrote, as a workflow does at its end."""
-    contents = Contents(Path("results"), DigestCache("work/digests.json"))
+    contents = ResultDigests(Path("results"), DigestCache("work/digests.json"))
     jobs = {"train_model": ("adapter.manifest.json", "metrics.jsonl"), "evaluate_model": ("evaluation.json",)}
     entries = {}
     for rule, names in jobs.items():

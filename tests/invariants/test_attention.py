@@ -12,7 +12,15 @@ from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, 
 from snaketune.core.errors import ConfigError
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import RowPlan
-from snaketune.train.batches import DENSE_STEP, Layout, arrange, document_shape, filled, loss_places, with_boundaries
+from snaketune.train.batches import (
+    DENSE_STEP,
+    BatchLayout,
+    arrange,
+    document_shape,
+    filled,
+    loss_places,
+    with_boundaries,
+)
 from snaketune.train.device import Device, computing_dtype
 from snaketune.train.device import attention as reading_attention
 from snaketune.train.kernels import attention
@@ -271,7 +279,7 @@ def rows(tmp_path_factory):
 
 def test_a_layout_fixes_all_shapes(rows):
     shape = document_shape(rows)
-    layout = Layout(boundaries=True, slots=shape.slots(3), longest=shape.longest, places=True, rows=3)
+    layout = BatchLayout(boundaries=True, slots=shape.slots(3), longest=shape.longest, places=True, rows=3)
     batches = [arrange(rows, indices, layout) for indices in ([0, 1], [0], [1])]
     shapes = [
         {k: v.shape for k, v in batch.items() if k not in ("max_length_q", "max_length_k", "loss_places")}
@@ -284,8 +292,8 @@ def test_a_layout_fixes_all_shapes(rows):
 
 
 def test_dense_batches_hold_the_tokens_of_all_rows_and_hardly_any_padding(rows):
-    layout = Layout(boundaries=True, places=True, dense=True, rows=2)
-    batch, apart = arrange(rows, [1, 0], layout), arrange(rows, [1, 0], Layout(places=True))
+    layout = BatchLayout(boundaries=True, places=True, dense=True, rows=2)
+    batch, apart = arrange(rows, [1, 0], layout), arrange(rows, [1, 0], BatchLayout(places=True))
     (ids,), (positions,), total = batch["input_ids"], batch["position_ids"], int(rows.tokens.sum())
     assert ids.tolist() == [token for row in (1, 0) for token in rows.input_ids[row][: rows.tokens[row]].tolist()] + [
         0
@@ -303,7 +311,7 @@ def test_padding_counts_as_a_document(rows):
 
 
 def test_rows_of_padding_carry_no_loss(rows):
-    batch = arrange(rows, [0], Layout())
+    batch = arrange(rows, [0], BatchLayout())
     more = filled(batch, 4)
     assert more["input_ids"].shape == (4, T)
     assert int((more["labels"] != -100).sum()) == int((batch["labels"] != -100).sum()) == 18
@@ -311,7 +319,7 @@ def test_rows_of_padding_carry_no_loss(rows):
 
 
 def test_the_places_of_the_loss_are_one_before_the_labels(rows):
-    labels = arrange(rows, [0, 1], Layout())["labels"]
+    labels = arrange(rows, [0, 1], BatchLayout())["labels"]
     places = loss_places(labels)
     assert torch.equal(labels.flatten()[places + 1], labels[labels != -100])
     labels[1, 0] = 5  # the first token of a row has nothing before it, least of all the row above

@@ -8,7 +8,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerControl, Trainer
 
 from snaketune.core.errors import TrainingError
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
-from snaketune.train.checkpoints.checkpoints import steps_of
+from snaketune.train.checkpoints.checkpoints import checkpoint_steps
 from snaketune.train.monitoring.metrics import read_metrics
 from snaketune.train.run import train
 from snaketune.train.trainer import PackedTrainer
@@ -47,7 +47,7 @@ def test_the_weights_of_the_best_evaluation_are_kept_however_few_checkpoints_are
         "stopped_early": False,
     }
     assert (finished.checkpoint.name, finished.steps) == (f"checkpoint-{best}", 16)
-    assert steps_of(work) == [16, best]
+    assert checkpoint_steps(work) == [16, best]
 
 
 def test_patience_ends_the_training_and_the_best_is_kept(undisturbed):

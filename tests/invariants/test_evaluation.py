@@ -17,7 +17,7 @@ from tiny_run import conversations, llama, write_data, write_run
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate import scoring
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
-from snaketune.evaluate.likelihood import measure
+from snaketune.evaluate.likelihood import measure_likelihood
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.results import write_generations
 
@@ -188,7 +188,7 @@ def high_water() -> int:
 def test_memory_does_not_grow_with_the_number_of_documents(run, tmp_path, monkeypatch):
     """1,000 documents need what 250 need; their logits alone would be 300 MB more."""
     monkeypatch.setattr(scoring, "LOGIT_BYTES", 8 << 20)
-    monkeypatch.setattr(scoring, "TOKENS_PER_PASS", 1024)
+    monkeypatch.setattr(scoring, "SCORED_AT_ONCE", 1024)
     model = llama(8000)
     many = type(run)(tmp_path)
     (tmp_path / "model").symlink_to(run.model)
@@ -198,9 +198,11 @@ def test_memory_does_not_grow_with_the_number_of_documents(run, tmp_path, monkey
         many.rows.rename(tmp_path / f"{count}.arrow")
         opened[count] = PackedRows(tmp_path / f"{count}.arrow")
     found, peaks = {}, {}
-    measure(model, opened[250], SETTINGS)  # what is allocated once
+    measure_likelihood(model, opened[250], SETTINGS)  # what is allocated once
     for count, rows in opened.items():
-        peaks[count] = peak_bytes(lambda rows=rows, count=count: found.update({count: measure(model, rows, SETTINGS)}))
+        peaks[count] = peak_bytes(
+            lambda rows=rows, count=count: found.update({count: measure_likelihood(model, rows, SETTINGS)})
+        )
     logits = [int(found[count].tokens.sum()) * 8000 * 4 for count in opened]
     assert logits[1] - logits[0] > 200 << 20
     assert peaks[1000] - peaks[250] < 80 << 20  # what allocators keep differs by a chunk or four

@@ -15,7 +15,7 @@ from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.reinforcement import grpo, grpo_training
-from snaketune.train.reinforcement.prompt_rows import prompts_of, require_room
+from snaketune.train.reinforcement.prompt_rows import prompts_of, require_context
 from snaketune.train.reinforcement.rewards import Reward, ScoredBy, load_function, rewards_of
 from snaketune.train.run import build_trainer, train
 
@@ -191,7 +191,7 @@ def test_prompts_and_references_are_those_of_the_rows(rows, capsys):
     with pytest.raises(DataError, match="json_equal: none of the 12 documents"):
         prompts_of(rows, tokenizer(), ["json_equal"])
     with pytest.raises(ConfigError, match="exceed the model's context of 10"):
-        require_room(found, 8, 10)
+        require_context(found, 8, 10)
 
 
 def test_the_built_in_rewards_are_those_of_evaluation():

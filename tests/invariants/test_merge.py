@@ -21,7 +21,7 @@ from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.merging import write_merged
 from snaketune.merge.rounding import NEAREST, Rounding
 from snaketune.merge.streaming import merge_streaming, strangers
-from snaketune.merge.verification.written_weights import check_written
+from snaketune.merge.verification.written_weights import check_written_weights
 
 SIZES = {
     "vocab_size": 61,
@@ -156,7 +156,7 @@ def test_what_is_more_than_two_matrices_goes_through_peft(tmp_path, changes):
     dtype = write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings(), nearest))
     written, expected = Checkpoint(tmp_path / "merged"), merged_by_peft(base, adapter, torch.float32)
     assert dtype == torch.bfloat16
-    assert check_written(tmp_path / "merged", base, change, None, False, nearest).relative_error < 1e-5
+    assert check_written_weights(tmp_path / "merged", base, change, None, False, nearest).relative_error < 1e-5
     for name in written.dtypes:
         assert torch.equal(written.tensor(name), expected[name].to(torch.bfloat16)), name
 
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_calls_its_weights_otherwise_goes_through_peft(tmp_pat
     assert len(strangers(Checkpoint(base), change)) == 2
     (tmp_path / "merged").mkdir()
     write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings()))
-    found = check_written(tmp_path / "merged", base, change, None, False)
+    found = check_written_weights(tmp_path / "merged", base, change, None, False)
     assert (found.merged, found.account.changed) == (2, 2)
     written, expected = Checkpoint(tmp_path / "merged"), merged_by_peft(base, adapter, torch.float32)
     for name in written.dtypes:

@@ -16,7 +16,7 @@ from snaketune.core.errors import TrainingError
 from snaketune.merge.merge_inputs import MergeInputs, check_origin
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import merge_gate
-from snaketune.merge.verification.merge_gate import check_folder, check_in_fresh_process
+from snaketune.merge.verification.merge_gate import check_in_fresh_process, check_merged_folder
 
 CFG = {"dtype": "bfloat16", "max_shard_size": "30KB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "adapter_model.safetensors"
@@ -38,7 +38,7 @@ def material_of(run):
     return MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
 
 
-def refused(run, match, gate=check_folder):
+def refused(run, match, gate=check_merged_folder):
     with pytest.raises(TrainingError, match=match) as raised:
         merge_adapter(material_of(run), CFG, run.root / "merged", gate)
     assert not (run.root / "merged").exists()
@@ -51,7 +51,7 @@ def after(damage):
 
     def gate(folder, material, cfg):
         damage(folder)
-        return check_folder(folder, material, cfg)
+        return check_merged_folder(folder, material, cfg)
 
     return gate
 
@@ -65,10 +65,10 @@ def shards(folder):
 
 
 def test_what_nobody_touched_passes_the_gate_and_leaves_no_trace_of_it(tiny):
-    check = merge_adapter(material_of(tiny), CFG, tiny.root / "merged", check_folder)["check"]
+    check = merge_adapter(material_of(tiny), CFG, tiny.root / "merged", check_merged_folder)["check"]
     assert check["verdict"] == "equal" and check["relative_error_fp32"] < 1e-6
     assert len(shards(tiny.root / "merged")) > 2
-    assert check_folder(tiny.root / "merged", material_of(tiny), CFG) == check
+    assert check_merged_folder(tiny.root / "merged", material_of(tiny), CFG) == check
 
 
 def test_an_adapter_with_a_number_that_is_none_is_refused(tiny):
@@ -233,7 +233,7 @@ def test_a_flipped_bit_is_refused_where_peft_merged(tiny, changes, name):
                 tensors[name].view(torch.uint8).flatten()[0] ^= 1
                 save_file(tensors, path, metadata={"format": "pt"})
 
-    assert merge_adapter(material_of(tiny), CFG, tiny.root / "good", check_folder)["check"]["verdict"] == "equal"
+    assert merge_adapter(material_of(tiny), CFG, tiny.root / "good", check_merged_folder)["check"]["verdict"] == "equal"
     refused(tiny, f"{name} differs from what was merged", after(flip))
 
 

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from tiny_training import ROW, SETTINGS, VOCABULARY, StopAt, break_off, configuration, lines
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from snaketune.evaluate.likelihood import measure
+from snaketune.evaluate.likelihood import measure_likelihood
 from snaketune.evaluate.models import ModelSettings, attach_adapter, is_whole_model, load_model
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.merging import write_merged
 from snaketune.merge.trained_model import copy_trained, read_trained_model
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.facts import trained_parameters
 from snaketune.train.loading.adapting import add_adapter
@@ -57,7 +57,7 @@ def weights_digest(folder: Path) -> str:
 def finish(base, rows, work: Path, cfg, start=None) -> Path:
     """Train and publish; return the published folder."""
     finished = train(base, *rows, cfg, SETTINGS, work / "work", start)
-    publish(finished.checkpoint, work / "adapter", base, "tiny", None)
+    publish_weights(finished.checkpoint, work / "adapter", base, "tiny", None)
     return work / "adapter"
 
 
@@ -86,9 +86,9 @@ def check_merge(base, rows, published: Path, folder: Path) -> None:
         tuned = attach_adapter(load_model(base, settings), published)
     (folder / "config.json").write_bytes((base / "config.json").read_bytes())
     tuned_losses, merged_losses = (
-        measure(model, rows[1], settings).nll for model in (tuned, load_model(folder, settings))
+        measure_likelihood(model, rows[1], settings).nll for model in (tuned, load_model(folder, settings))
     )
-    untouched = measure(load_model(base, settings), rows[1], settings).nll
+    untouched = measure_likelihood(load_model(base, settings), rows[1], settings).nll
     assert merged_losses == pytest.approx(tuned_losses, rel=1e-4)
     assert abs(untouched - tuned_losses).max() > 0.01
 

@@ -15,7 +15,7 @@ from two_hosts import remove_hosts, set_up_hosts, slurm_job
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.checkpoints.checkpoints import newest_intact
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 from snaketune.train.distributed.nodes import find_nodes
 from snaketune.train.run import train
 
@@ -77,7 +77,7 @@ def test_two_hosts_of_one_row_are_one_process_of_two_also_when_stopped(
     weights, wanted = adapter(tmp_path), adapter(alone)
     assert weights.keys() == wanted.keys()
     assert max(float((weights[key] - wanted[key]).abs().max()) for key in wanted) < 1e-5
-    publish(newest_intact(tmp_path, tmp_path.name), tmp_path / "adapter", base, "base", None)
+    publish_weights(newest_intact(tmp_path, tmp_path.name), tmp_path / "adapter", base, "base", None)
     assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
 
 

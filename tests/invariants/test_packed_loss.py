@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.evaluate.likelihood import measure
+from snaketune.evaluate.likelihood import measure_likelihood
 from snaketune.evaluate.models import ModelSettings
 from snaketune.train.batches import collate
 
@@ -84,7 +84,7 @@ def losses_packed(model, rows, **extra):
 
 
 def test_evaluation_gives_each_document_the_loss_it_has_alone(model, rows):
-    assert measure(model, rows, ModelSettings()).nll.tolist() == pytest.approx(losses_alone(model), rel=1e-5)
+    assert measure_likelihood(model, rows, ModelSettings()).nll.tolist() == pytest.approx(losses_alone(model), rel=1e-5)
 
 
 def test_positions_alone_isolate_documents(model, rows):
@@ -114,7 +114,7 @@ def test_the_evaluation_passes_neither_mask_nor_cache(model, rows, monkeypatch):
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model.model), "forward", spy)
-    measure(model, rows, ModelSettings())
+    measure_likelihood(model, rows, ModelSettings())
     packed = [kwargs for kwargs in passed if kwargs.get("position_ids") is not None]
     assert packed
     assert all(kwargs.get("attention_mask") is None and kwargs["use_cache"] is False for kwargs in packed)

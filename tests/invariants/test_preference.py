@@ -21,9 +21,9 @@ from snaketune.config.schema_train import TrainConfig
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import one_per_row, pack
-from snaketune.train.batches import Layout
+from snaketune.train.batches import BatchLayout
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
+from snaketune.train.monitoring.metrics import VOLATILE_METRICS, read_metrics
 from snaketune.train.preference import dpo
 from snaketune.train.preference.dpo import PreferenceLoss, install_log_probs
 from snaketune.train.preference.dpo_trainer import PreferenceTrainer
@@ -131,7 +131,7 @@ def alone(model, ids, trained):
 def test_log_probabilities_of_packed_documents_are_those_they_have_alone(tmp_path):
     pairs, model = Pairs(9), llama()
     rows = packed(tmp_path / "a", pairs)
-    batch = PairCollator(rows, Layout())(list(range(len(rows))))
+    batch = PairCollator(rows, BatchLayout())(list(range(len(rows))))
     expected = {
         n: [alone(model, p + answer, len(answer)) for answer in (c, r)] for n, (p, c, r) in enumerate(pairs.parts)
     }
@@ -144,7 +144,7 @@ def test_log_probabilities_of_packed_documents_are_those_they_have_alone(tmp_pat
 def test_padding_is_no_document_even_in_rows_that_are_nothing_else(tmp_path):
     rows = packed(tmp_path / "a", Pairs(5))
     assert (rows.tokens < ROW).any()
-    plain, filled = (PairCollator(rows, Layout(rows=n))([0, 1]) for n in (0, 5))
+    plain, filled = (PairCollator(rows, BatchLayout(rows=n))([0, 1]) for n in (0, 5))
     assert len(filled["input_ids"]) == 5
     for name in ("places", "targets", "owners", "sizes"):
         assert torch.equal(plain[name], filled[name])
@@ -185,7 +185,9 @@ def test_logits_are_the_models_own_where_it_caps_them(tmp_path):
     prompt, chosen, _ = pairs.parts[rows.documents(0)[0].record]
     expected = alone(model, prompt + chosen, len(chosen))
     install_log_probs(model)
-    assert document_log_probs(model, PairCollator(rows, Layout())([0]))[0].item() == pytest.approx(expected, rel=1e-5)
+    assert document_log_probs(model, PairCollator(rows, BatchLayout())([0]))[0].item() == pytest.approx(
+        expected, rel=1e-5
+    )
     assert model(torch.tensor([[5, 6]]), use_cache=False).logits.abs().max() < 2
 
 
@@ -292,7 +294,7 @@ def weights(finished):
 
 def lines(work):
     found = read_metrics(work / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in VOLATILE_KEYS} for line in found]
+    return [{name: value for name, value in line.items() if name not in VOLATILE_METRICS} for line in found]
 
 
 class StopAt(TrainerCallback):

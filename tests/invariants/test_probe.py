@@ -64,7 +64,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_folder_is_gone(inputs, tmp
     def fail(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(probing.Watch, "on_step_end", fail)
+    monkeypatch.setattr(probing.ProbeClock, "on_step_end", fail)
     with pytest.raises(TrainingError, match="out of memory"):
         probe(inputs, configuration(), SETTINGS, steps=1, warmup_steps=1, repeats=1)
     assert list(tmp_path.iterdir()) == []
@@ -104,7 +104,7 @@ def on_disk(tmp_path):
 @pytest.fixture
 def quickly(monkeypatch):
     monkeypatch.setattr(probe_record, "REPEAT_SECONDS", 0.05)
-    monkeypatch.setattr(autotune, "REPEAT_SECONDS", 0.05)
+    monkeypatch.setattr(autotune, "TUNING_REPEAT_SECONDS", 0.05)
 
 
 def test_a_probe_is_kept_for_every_run_that_it_holds_for(base, on_disk, tmp_path, quickly, monkeypatch):

@@ -33,8 +33,8 @@ from snaketune.evaluate.reward_judge import Judge, ending_of, finished, require_
 from snaketune.evaluate.reward_scores import evaluate_scores
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.merge_gate import check_folder
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.merge.verification.merge_gate import check_merged_folder
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 from snaketune.train.loading.loading import open_model
 from snaketune.train.preference.reward import PairScoreLoss, RewardTrainer
 from snaketune.train.run import train
@@ -134,7 +134,7 @@ def published(request, base, held_out, tmp_path_factory):
     root, rows = tmp_path_factory.mktemp("published"), held_out[2]
     cfg = configuration(method="reward", max_steps=6, adapter=request.param, learning_rate=1e-2)
     trained = train(base, rows, rows, cfg, SETTINGS, work_in(root, "w"))
-    publish(trained.checkpoint, root / "adapter", base, "base", None)
+    publish_weights(trained.checkpoint, root / "adapter", base, "base", None)
     (root / "template").write_text("")
     inputs = MergeInputs(base, root / "adapter", root / "template", (held_out[1],))
     slice_ = {
@@ -142,7 +142,7 @@ def published(request, base, held_out, tmp_path_factory):
         "model": {"attn_implementation": "auto", "trust_remote_code": False},
         "train": {"cpu_threads": 1},
     }
-    facts = merge_adapter(inputs, slice_, root / "merged", gate=check_folder)
+    facts = merge_adapter(inputs, slice_, root / "merged", gate=check_merged_folder)
     return root, facts
 
 
@@ -196,7 +196,7 @@ def test_a_merge_with_other_scores_is_refused(published, base, held_out, tmp_pat
     inputs = MergeInputs(base, root / "adapter", root / "template", (held_out[1],))
     slice_ = {"merge": MergeConfig(dtype="float32").model_dump(), "model": {"trust_remote_code": False}}
     with pytest.raises(TrainingError, match=r"score\.weight differs from what was merged"):
-        check_folder(tmp_path / "merged", inputs, slice_)
+        check_merged_folder(tmp_path / "merged", inputs, slice_)
 
 
 def test_a_reward_model_is_no_start_of_a_language_model(published, splits, tmp_path):

@@ -16,12 +16,12 @@ from tiny_run import conversations, write_run
 
 from snaketune.card.card import render_card
 from snaketune.card.placing import place_card
-from snaketune.card.usage import BASE, HERE
+from snaketune.card.usage import BASE_PLACEHOLDER, FOLDER_PLACEHOLDER
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.results import write_generations
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 LENGTH, REQUESTS = 7, 6
@@ -70,7 +70,11 @@ print("FOUND" + json.dumps(found))
 def lines_of_card(facts, folder, base, question):
     """The Python lines of a card for given folders and a given question."""
     (lines,) = re.findall(r"```python\n(.*?)```", render_card(facts), re.DOTALL)
-    given = {f'"{HERE}"': repr(str(folder)), f'"{BASE}"': repr(str(base)), '"Hello"': repr(question)}
+    given = {
+        f'"{FOLDER_PLACEHOLDER}"': repr(str(folder)),
+        f'"{BASE_PLACEHOLDER}"': repr(str(base)),
+        '"Hello"': repr(question),
+    }
     for old, new in given.items():
         lines = lines.replace(old, new)
     assert "path/to" not in lines
@@ -87,7 +91,7 @@ def served(tmp_path_factory):
     (run.tokens / "chat_template.jinja").write_text(TEMPLATE)
     merged = run.root / "merged"
     material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
-    merge_adapter(material, CFG, merged, check_folder)
+    merge_adapter(material, CFG, merged, check_merged_folder)
     for folder in (run.adapter, merged):
         (run.root / "card.md").write_text(render_card(case(folder.name, TINY)))
         assert place_card(run.root / "card.md", folder)

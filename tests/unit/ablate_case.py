@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from snaketune.ablate.ablation import Ablation, Subject
 from snaketune.ablate.case import measure_training
-from snaketune.ablate.factors import NAMES, Situation
+from snaketune.ablate.factors import FACTOR_NAMES, AblationSituation
 from snaketune.ablate.layouts import draw
-from snaketune.data.tokens.token_store import SCHEMA, mask_array, writing_tokens
+from snaketune.data.tokens.token_store import TOKENS_SCHEMA, mask_array, writing_tokens
 from snaketune.plan.flops import ModelShape
 
 SHAPE = ModelShape(linear_parameters=400_000, head_parameters=100_000, layers=2, attention_width=64)
@@ -20,7 +20,7 @@ SECTIONS = {
     "model": {"dtype": "auto", "quantization": "none"},
 }
 SETTINGS = {"hours_between_interruptions": 24.0, "dataloader_num_workers": 0}
-HERE = Situation(
+HERE = AblationSituation(
     own_places=512,
     right_length=64,
     long_length=128,
@@ -64,7 +64,7 @@ def write_tokens(folder: Path, documents: int = 600) -> Path:
             pa.array([1] * count, pa.int32()),
         ]
         with writing_tokens(folder / split) as writer:
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=TOKENS_SCHEMA))
     return folder
 
 
@@ -135,7 +135,9 @@ class Machine:
         }
 
 
-def ablation(folder: Path, here: Situation = HERE, wanted=NAMES, machine: Machine | None = None, **changes) -> Ablation:
+def ablation(
+    folder: Path, here: AblationSituation = HERE, wanted=FACTOR_NAMES, machine: Machine | None = None, **changes
+) -> Ablation:
     """The ablation of a run on such a machine."""
     say = changes.pop("say", lambda line: None)
     clock = changes.pop("clock", lambda: 0.0)

@@ -9,7 +9,7 @@ from snaketune.core.atomic import writing
 from snaketune.core.digests import file_digest
 from snaketune.data.records.reading import read_records
 from snaketune.data.records.reading_policy import ReadingPolicy
-from snaketune.storage.staging import Source
+from snaketune.storage.copy_targets import NamedSource
 
 PAIR = b'{"prompt":"a","completion":"b"}'
 CHAT = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}'
@@ -31,7 +31,7 @@ def source(path, content=None, name=None):
     """Return the source at ``path``, after writing ``content`` to it, with the place where it lies."""
     if content is not None:
         path.write_bytes(content)
-    return Source(name or str(path), path.stat().st_size, file_digest(path)), path
+    return NamedSource(name or str(path), path.stat().st_size, file_digest(path)), path
 
 
 def lines_of(path):

@@ -5,7 +5,7 @@ from typing import Any
 
 from snaketune.model.prepare import MergedBase
 from snaketune.model.prepare import prepare_model as prepare_beside_tokenizer
-from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
+from snaketune.model.tokenizer_only import TokenizerFolder, prepare_tokenizer
 
 
 def prepare_model(
@@ -13,5 +13,5 @@ def prepare_model(
 ) -> dict[str, Any]:
     """Prepare both and return the facts of the model; the tokenizer's folder is beside ``output``."""
     folder = output.with_name(f"{output.name}-tokenizer")
-    tokenizer = PreparedTokenizer(folder, prepare_tokenizer(cfg, folder, corpus))
+    tokenizer = TokenizerFolder(folder, prepare_tokenizer(cfg, folder, corpus))
     return prepare_beside_tokenizer(cfg, output, tokenizer, corpus, base, weights)

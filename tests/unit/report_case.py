@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.facts.evaluation_facts import EVALUATION, Evaluation
 from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.shapes import shaped
-from snaketune.report.report_facts import Facts, load_facts
+from snaketune.report.report_facts import RunPageFacts, load_facts
 
 FOLDER = Path(__file__).parent.parent / "golden" / "report" / "facts"
 FILES = {
@@ -36,12 +36,12 @@ def fact_paths(folder: Path = FOLDER) -> dict[str, str]:
     return {name: str(folder / file) for name, file in FILES.items()}
 
 
-def facts_with(**changes: Any) -> Facts:
+def facts_with(**changes: Any) -> RunPageFacts:
     """The facts of the golden run with some fields replaced, completed as when they are read."""
     return replaced(load_facts(fact_paths()), **changes)
 
 
-def replaced(facts: Facts, **changes: Any) -> Facts:
+def replaced(facts: RunPageFacts, **changes: Any) -> RunPageFacts:
     """Facts with some fields replaced, completed as when they are read."""
     if "run" in changes:
         changes["run"] = {key: facts.run[key] for key in ("run", "id", "fingerprint")} | changes["run"]

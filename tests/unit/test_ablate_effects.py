@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from ablate_case import SHAPE, Machine, ablation, facts
 
-from snaketune.ablate.effects import Epoch, Measured, effect, part_of_epoch, together
+from snaketune.ablate.effects import Epoch, MeasuredCase, effect, part_of_epoch, together
 from snaketune.ablate.layouts import Layout, operations
-from snaketune.ablate.summing import sentence
+from snaketune.ablate.summing import why_not_product
 
 EPOCH = Epoch(36_000, 75, reading=(4.0, 1.0), tokenising=(10.0, 0.0), hours_between_interruptions=24.0, save_steps=100)
-SLOW = Measured(rates=(100.0, 90.0, 110.0), losses=(2.0, 2.1, 1.9), save_seconds=1.0)
-FAST = Measured(rates=(200.0, 198.0, 198.0), losses=(1.9, 2.0, 1.8), save_seconds=1.0)
+SLOW = MeasuredCase(rates=(100.0, 90.0, 110.0), losses=(2.0, 2.1, 1.9), save_seconds=1.0)
+FAST = MeasuredCase(rates=(200.0, 198.0, 198.0), losses=(1.9, 2.0, 1.8), save_seconds=1.0)
 
 
 def test_reduction_and_speed_up_are_two_numbers_and_the_spread_is_that_of_the_rounds():
@@ -90,7 +90,7 @@ def test_measured_packing_and_right_sizing_agree_with_the_arithmetic(tmp_path):
     ],
 )
 def test_one_sentence_says_why_the_whole_is_not_the_product(measured, product, removing, words):
-    found = sentence(measured, product, removing)
+    found = why_not_product(measured, product, removing)
     assert words in found
     assert found.count(". ") == 0
     assert f"{product:.2f}" in found and f"{measured:.2f}" in found

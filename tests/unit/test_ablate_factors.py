@@ -5,21 +5,21 @@ from dataclasses import asdict, replace
 import pytest
 from ablate_case import HERE, SECTIONS
 
-from snaketune.ablate.case_settings import configured, loading, words
+from snaketune.ablate.case_settings import configured, loading, setting_in_words
 from snaketune.ablate.factors import (
     BF16,
     COMPILING,
+    FACTOR_NAMES,
     FACTORS,
     FP8,
     LIGER,
-    NAMES,
+    MICRO_BATCH_FACTOR,
     OFFLOADING,
     OPTIMIZER,
-    PACKING,
+    PACKING_FACTOR,
     QUANTISATION,
-    RANK,
+    RANK_FACTOR,
     RIGHT_SIZING,
-    ROWS_AT_ONCE,
     TF32,
     fast_end,
     obstacle,
@@ -50,7 +50,7 @@ def test_the_two_settings_of_a_pair_differ_in_their_factor_alone(here):
 
 
 def test_the_ends_differ_in_what_is_shown_and_in_nothing_else():
-    slow, fast, _ = pairs_of(HERE, (PACKING,))
+    slow, fast, _ = pairs_of(HERE, (PACKING_FACTOR,))
     assert differences(slow, fast) == {"packing"}
     assert slow == replace(fast_end(HERE), packing=False)
     whole, _, _ = pairs_of(GPU, shown(GPU))
@@ -68,9 +68,9 @@ def test_a_cpu_shows_neither_tf32_nor_bfloat16_and_says_why():
     ("factor", "changes", "words_of_it"),
     [
         (RIGHT_SIZING, {"long_length": 64}, "no longer rows than the data need"),
-        (ROWS_AT_ONCE, {"own_places": 128}, "per_device_train_batch_size"),
+        (MICRO_BATCH_FACTOR, {"own_places": 128}, "per_device_train_batch_size"),
         (COMPILING, {"has_compiler": False}, "C++ compiler"),
-        (RANK, {"rank": 0}, "no rank"),
+        (RANK_FACTOR, {"rank": 0}, "no rank"),
         (QUANTISATION, {"has_bitsandbytes": False}, "bitsandbytes is not installed"),
         (QUANTISATION, {"rank": 0}, "all weights are trained"),
     ],
@@ -155,5 +155,5 @@ def test_loader_processes_come_with_prefetching_and_pinned_memory():
 
 def test_every_factor_has_words_for_both_sides():
     for pair in pairs_of(GPU, shown(GPU))[2] + pairs_of(HERE, shown(HERE))[2]:
-        assert words(pair.factor, pair.off) != words(pair.factor, pair.on)
-    assert len(set(NAMES)) == len(FACTORS) == 17
+        assert setting_in_words(pair.factor, pair.off) != setting_in_words(pair.factor, pair.on)
+    assert len(set(FACTOR_NAMES)) == len(FACTORS) == 17

@@ -7,19 +7,19 @@ import torch
 from tiny_run import conversations, write_run
 
 from snaketune.ask.conversation import Conversation, Display, side_by_side, wrap
-from snaketune.ask.request import Request, read_request
+from snaketune.ask.request import AskRequest, read_request
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.evaluate.models import ModelSettings
-from snaketune.evaluate.talking import Places, Talking
+from snaketune.evaluate.talking import ModelPlaces, Talking
 
 
 @pytest.mark.parametrize(
     ("given", "request_"),
     [
-        ("no", Request()),
-        ("What is 2+2?", Request(question="What is 2+2?")),
-        (5, Request(question="5")),
-        ({"question": "why: now", "temperature": "0.7", "seed": 3}, Request("why: now", temperature=0.7, seed=3)),
+        ("no", AskRequest()),
+        ("What is 2+2?", AskRequest(question="What is 2+2?")),
+        (5, AskRequest(question="5")),
+        ({"question": "why: now", "temperature": "0.7", "seed": 3}, AskRequest("why: now", temperature=0.7, seed=3)),
     ],
 )
 def test_a_question_settings_or_nothing(given, request_):
@@ -85,7 +85,7 @@ class Echo:
 def test_each_model_remembers_its_own_answers_and_settings_change_on_the_way():
     models, noted, output = Echo(), [], io.StringIO()
     lines = "one\n/temperature 0.5\n/system Be brief.\ntwo\n/temperature cold\n/new\nthree\n/quit\nfour\n"
-    Conversation(models, Request(), noted.append, output).talk(io.StringIO(lines), False)
+    Conversation(models, AskRequest(), noted.append, output).talk(io.StringIO(lines), False)
     (first, _), (second, changed), (third, _) = models.asked
     assert first == [[{"role": "user", "content": "one"}]] * 2
     assert [turn["content"] for turn in second[1]] == ["Be brief.", "one", "tuned 1", "two"]
@@ -119,9 +119,9 @@ def plain_answer(run, adapter: bool) -> str:
 
 
 def test_both_answer_as_plain_transformers_do_and_in_turns(run):
-    models = Talking(Places(run.model, run.adapter, None, run.tokens), ModelSettings())
+    models = Talking(ModelPlaces(run.model, run.adapter, None, run.tokens), ModelSettings())
     seen = []
-    answers = models.answer([QUESTION] * 2, Request(max_new_tokens=12), lambda texts: seen.append(tuple(texts)))
+    answers = models.answer([QUESTION] * 2, AskRequest(max_new_tokens=12), lambda texts: seen.append(tuple(texts)))
     assert answers == [plain_answer(run, False), plain_answer(run, True)]
     assert answers[0] != answers[1]
     # Token by token, one after the other, while both have something to say.
@@ -129,18 +129,18 @@ def test_both_answer_as_plain_transformers_do_and_in_turns(run):
 
 
 def test_drawn_answers_repeat_with_their_seed_and_a_full_context_is_said(run):
-    models = Talking(Places(run.model, run.adapter, None, run.tokens), ModelSettings())
+    models = Talking(ModelPlaces(run.model, run.adapter, None, run.tokens), ModelSettings())
     drawn = [
-        models.answer([QUESTION] * 2, Request(temperature=1.5, seed=seed, max_new_tokens=12), lambda texts: None)
+        models.answer([QUESTION] * 2, AskRequest(temperature=1.5, seed=seed, max_new_tokens=12), lambda texts: None)
         for seed in (1, 1, 2)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     long = [{"role": "user", "content": "the lamp " * 400}]
     with pytest.raises(DataError, match="fills the model's context: type /new"):
-        models.answer([long] * 2, Request(), lambda texts: None)
+        models.answer([long] * 2, AskRequest(), lambda texts: None)
 
 
 def test_a_model_without_a_template_has_no_turns(run, tmp_path):
     (tmp_path / "chat_template.jinja").write_text("")
     with pytest.raises(ConfigError, match="without a chat template"):
-        Talking(Places(run.model, run.adapter, None, tmp_path), ModelSettings())
+        Talking(ModelPlaces(run.model, run.adapter, None, tmp_path), ModelSettings())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.data.templates.turns import Turn, Turns
+from snaketune.data.templates.turns import AnswerPrompt, Turns
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "tests" / "golden" / "templates" / "hermes.jinja").read_text(encoding="utf-8")
@@ -32,10 +32,10 @@ def test_a_right_mask_is_exact_and_what_a_template_refuses_is_told(walk, tmp_pat
     ("broken", "said"),
     [
         (
-            lambda turn: Turn(turn.prompt.removesuffix("assistant\n"), "assistant\n" + turn.answer),
+            lambda turn: AnswerPrompt(turn.prompt.removesuffix("assistant\n"), "assistant\n" + turn.answer),
             "no prompt of inference ends there",
         ),
-        (lambda turn: Turn(turn.prompt, turn.answer[5:]), "is not trained"),
+        (lambda turn: AnswerPrompt(turn.prompt, turn.answer[5:]), "is not trained"),
     ],
     ids=["the role", "words left out"],
 )

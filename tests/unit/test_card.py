@@ -6,11 +6,11 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from report_case import FILES, FOLDER
 
-from snaketune.card.card import limits, render_card
-from snaketune.card.card_facts import CardFacts, load_facts
+from snaketune.card.card import evaluation_limits, render_card
+from snaketune.card.card_facts import CardFacts, load_card_facts
 from snaketune.card.front_matter import metadata
 from snaketune.card.markdown_text import code, one_line
-from snaketune.card.training_section import funnel
+from snaketune.card.training_section import funnel_counts
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
@@ -109,7 +109,7 @@ def test_nothing_measured_is_said_and_has_no_index():
     facts = case(evaluation={"base": {"n": 0}, "tuned": {"n": 0}, "merged": {"n": 0}})
     assert parsed(facts).eval_results is None
     assert "Nothing was measured." in render_card(facts)
-    assert limits(facts)[0].startswith("Nothing was held out")
+    assert evaluation_limits(facts)[0].startswith("Nothing was held out")
 
 
 def test_a_base_that_is_not_of_the_hub_is_described_and_not_named_to_it():
@@ -181,7 +181,7 @@ def test_texts_and_paths_of_the_user_are_left_out():
 
 
 def test_the_funnel_counts_what_left():
-    steps = dict(funnel(case()))
+    steps = dict(funnel_counts(case()))
     reading, dedupe = case().reading, case().dedupe
     assert steps["invalid, set aside"] == reading["quarantined"]
     assert steps["duplicates removed"] == dedupe["removed"]
@@ -198,9 +198,9 @@ def test_the_merge_check_is_in_the_merged_card_alone():
 def test_answers_that_were_cut_are_a_limit():
     evaluation = case().evaluation
     cut = evaluation | {"tuned": evaluation["tuned"] | {"n_cut": 3}}
-    assert not any("cut at" in limit for limit in limits(case()))
+    assert not any("cut at" in limit for limit in evaluation_limits(case()))
     facts = with_setting(case(evaluation=cut), "evaluate.max_new_tokens", 48)
-    assert "3 of 40 answers on the held-out split were cut at 48 tokens" in "".join(limits(facts))
+    assert "3 of 40 answers on the held-out split were cut at 48 tokens" in "".join(evaluation_limits(facts))
     assert "n_cut" not in render_card(facts)
 
 
@@ -248,8 +248,8 @@ def test_equal_facts_give_equal_bytes(tmp_path):
     for name, content in facts.items():
         paths[name] = str(tmp_path / f"{name}.json")
         write_json(paths[name], content)
-    assert render_card(load_facts("merged", paths)) == render_card(load_facts("merged", paths))
-    assert "built-in tiny model" in render_card(load_facts("adapter", paths | {"merged": None}))
+    assert render_card(load_card_facts("merged", paths)) == render_card(load_card_facts("merged", paths))
+    assert "built-in tiny model" in render_card(load_card_facts("adapter", paths | {"merged": None}))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
@@ -258,7 +258,7 @@ def test_a_damaged_fact_file_is_one_sentence(tmp_path, content):
     with pytest.raises(
         DataError, match=r"run\.json (is not JSON|does not hold a JSON object).*: delete it and run the same command"
     ):
-        load_facts("merged", {"run": str(tmp_path / "run.json")})
+        load_card_facts("merged", {"run": str(tmp_path / "run.json")})
 
 
 @pytest.mark.parametrize("text", [NASTY, "``", "\\", "a" * 500, "\x00\x1b[31m"])
@@ -326,10 +326,10 @@ def test_a_card_in_a_folder_is_no_damage_to_it(tmp_path):
 
 def test_a_missing_merged_model_is_a_limit_of_the_adapter_with_its_reason():
     reason = "The merged model does not match the tuned one: logits_error 0.3 (limit 0.005)."
-    found = limits(case("adapter", merged={"files": {}, "refused": {"reason": reason}}))
+    found = evaluation_limits(case("adapter", merged={"files": {}, "refused": {"reason": reason}}))
     assert f"No merged model was made of it: {reason}" in found
     assert not any("is a separate folder" in limit for limit in found)
-    assert any("is a separate folder" in limit for limit in limits(case("adapter")))
+    assert any("is a separate folder" in limit for limit in evaluation_limits(case("adapter")))
 
 
 def test_the_card_of_a_merged_model_says_what_its_number_format_costs():

@@ -9,7 +9,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.core.long_arguments import LONGEST, in_full, shortened
+from snaketune.core.long_arguments import LONGEST_ARGUMENT, in_full, shortened
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.pruning import find_unused_specs
 from snaketune.workflow.results.specs_in_use import specs_in_use
@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "stage_sources.py"
 def test_short_specs_stay_and_long_ones_are_named_by_their_content(tmp_path):
     assert shortened("{}", tmp_path / "specs") == in_full("{}") == "{}"
     assert not (tmp_path / "specs").exists()
-    texts = [json.dumps({"x": "ä" * LONGEST, "n": n}, ensure_ascii=False) for n in (1, 2)]
+    texts = [json.dumps({"x": "ä" * LONGEST_ARGUMENT, "n": n}, ensure_ascii=False) for n in (1, 2)]
     names = [shortened(text, tmp_path / "specs") for text in texts]
     assert names[0] != names[1] and names[0] == shortened(texts[0], tmp_path / "specs")
     assert [in_full(name) for name in names] == texts

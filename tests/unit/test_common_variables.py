@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from snaketune.core.environment import LAUNCHER, PASSED, REMOVED, WORKER, _matches, clean, is_passed, is_removed
+from snaketune.core.environment import LAUNCHER, PASSED_ON, REMOVED, WORKER, _matches, clean, is_passed, is_removed
 from snaketune.workflow.job_environment import prepare_job_environment
 
 PACKAGES = (
@@ -85,7 +85,7 @@ def test_every_variable_of_an_installed_package_is_classified(package):
 
 
 def test_patterns_match_as_those_of_the_shell_do():
-    texts = [*PASSED.values(), *REMOVED.values(), LAUNCHER]
+    texts = [*PASSED_ON.values(), *REMOVED.values(), LAUNCHER]
     patterns = " ".join(texts).split()
     names = {pattern.replace("*", between) for pattern in patterns for between in ("", "X", "A_B")}
     names |= {changed for name in names for changed in (name[:-1], name[1:], name + "Z", "Z" + name, name.lower())}
@@ -197,7 +197,7 @@ def test_a_process_of_an_own_training_keeps_what_its_launcher_says():
 
 
 def test_the_tables_hold_each_pattern_once():
-    patterns = " ".join([*PASSED.values(), *REMOVED.values()]).split()
+    patterns = " ".join([*PASSED_ON.values(), *REMOVED.values()]).split()
     assert len(patterns) == len(set(patterns))
     assert all(is_removed(name) for name in LAUNCHER.replace("*", "X").split())
 

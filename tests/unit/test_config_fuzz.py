@@ -9,7 +9,7 @@ from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, all_keys, merge, resolve_runs
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.errors import ConfigError
-from snaketune.workflow.stages import STAGES, stage_id
+from snaketune.workflow.stages import CONFIGURED_STAGES, stage_id
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "config" / "presets"
@@ -51,7 +51,7 @@ def outcome(layer, command_line):
         runs = resolve_runs(file, command_line, PRESETS)
         for run in runs:
             check_run(run)
-        return [stage_id(run.config, stage) for run in runs for stage in STAGES]
+        return [stage_id(run.config, stage) for run in runs for stage in CONFIGURED_STAGES]
     except ConfigError as error:
         assert "\n" not in str(error)
         assert len(str(error)) < 20_000

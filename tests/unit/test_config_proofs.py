@@ -10,8 +10,8 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import write_manifest
 from snaketune.workflow.results.provenance_notes import (
-    NAME,
-    Proof,
+    NOTE_FILE,
+    JobIdentity,
     in_order,
     note_proofs,
     order_before_jobs,
@@ -82,8 +82,8 @@ def times(folder):
 
 
 def test_what_is_proven_gets_times_in_order_once(made):
-    assert sorted(read_json(made.two / NAME)) == ["two two"]
-    assert list(read_json(made.two / NAME)["two two"]["inputs"]) == ["first/id/bulk"]
+    assert sorted(read_json(made.two / NOTE_FILE)) == ["two two"]
+    assert list(read_json(made.two / NOTE_FILE)["two two"]["inputs"]) == ["first/id/bulk"]
     assert made.put() == 1
     assert times(made.two) == {LATE}
     assert made.put() == 0
@@ -104,7 +104,7 @@ def test_what_is_out_of_date_stays_so(made, change):
     elif change == "output":
         (made.two / "rows" / "part").write_text("ROWS of second")
     elif change == "note":
-        (made.two / NAME).write_text('{"two two": {"spec": 1}}')
+        (made.two / NOTE_FILE).write_text('{"two two": {"spec": 1}}')
     else:
         specs = (lambda proof: "another spec") if change == "spec" else (lambda proof: None)
     set_times(made.one, LATE)
@@ -132,13 +132,15 @@ def test_what_snakemake_measured_of_a_job_counts_where_it_is(made, tmp_path):
 
 
 def test_notes_that_contradict_each_other_end():
-    one, two = (Proof(name, {}, digest_of(name), {a: ""}, {b: ""}) for name, a, b in (("x", "a", "b"), ("y", "b", "a")))
+    one, two = (
+        JobIdentity(name, {}, digest_of(name), {a: ""}, {b: ""}) for name, a, b in (("x", "a", "b"), ("y", "b", "a"))
+    )
     assert sorted(proof.rule for proof in in_order([one, two])) == ["x", "y"]
 
 
 def test_damaged_notes_prove_nothing(tmp_path):
     for content in ("", "[]", "{", '{"x": []}'):
-        (tmp_path / NAME).write_text(content)
+        (tmp_path / NOTE_FILE).write_text(content)
         assert proofs_in(tmp_path) == []
 
 

@@ -11,7 +11,7 @@ from snaketune.report.run.reproducing import config_file
 from snaketune.workflow import job_environment
 from snaketune.workflow.job_environment import REQUIREMENTS, machine_notes, require_packages
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.stages import DATA_STAGES, STAGES, slice_of, stage_id
+from snaketune.workflow.stages import CONFIGURED_STAGES, DATA_STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}}}
 SFT, FROM_SFT = {"sft": {}}, {"model": {"name_or_path": "run:sft"}}
@@ -23,7 +23,7 @@ def resolve(runs, **sections):
 
 def ids(run):
     """The id of each stage whose result is part of what a run is."""
-    return {stage: stage_id(run.config, stage) for stage in STAGES if stage != "plan_run"}
+    return {stage: stage_id(run.config, stage) for stage in CONFIGURED_STAGES if stage != "plan_run"}
 
 
 def job_table(runs, **sections):

@@ -7,7 +7,7 @@ import pytest
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.sources import bounded_walks
-from snaketune.workflow.sources.inputs import ExternalInputs, expand
+from snaketune.workflow.sources.inputs import ExternalInputs, expand_paths
 from snaketune.workflow.sources.matching_files import find_files
 from snaketune.workflow.stages import slice_of, stage_id
 
@@ -37,7 +37,7 @@ def looked_up(*sources, **data):
 
 def test_any_name_is_taken_and_read_as_what_it_is():
     write("a.ndjson", "b.JSONL", "c", "d.parquet", "e.txt")
-    assert expand(["a.ndjson", "b.JSONL", "c", "*.parquet", "e.txt"]) == [
+    assert expand_paths(["a.ndjson", "b.JSONL", "c", "*.parquet", "e.txt"]) == [
         "a.ndjson",
         "b.JSONL",
         "c",
@@ -65,7 +65,7 @@ def test_any_name_is_taken_and_read_as_what_it_is():
 def test_a_path_that_leads_nowhere_names_the_nearest_one(given, meant):
     write("data/train.jsonl", "data/caf\u00e9.jsonl")
     with pytest.raises(ConfigError) as error:
-        expand([given])
+        expand_paths([given])
     said = str(error.value)
     assert f"did you mean {meant}?" in said if meant else "check the path; relative paths start at" in said
 
@@ -153,8 +153,8 @@ def test_home_and_variables_stand_in_paths(place, monkeypatch):
     write("home/a.jsonl", "$HOME.jsonl")
     monkeypatch.setenv("HOME", str(place / "home"))
     wanted = str(place / "home" / "a.jsonl")
-    assert expand(["~/a.jsonl", "$HOME/a.jsonl", "${HOME}/*.jsonl"]) == [wanted]
-    assert expand(["$HOME.jsonl"]) == ["$HOME.jsonl"]
+    assert expand_paths(["~/a.jsonl", "$HOME/a.jsonl", "${HOME}/*.jsonl"]) == [wanted]
+    assert expand_paths(["$HOME.jsonl"]) == ["$HOME.jsonl"]
 
 
 def test_settings_of_a_source_reach_its_entry_and_a_plain_path_stays_one():

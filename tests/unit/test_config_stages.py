@@ -6,7 +6,16 @@ import pytest
 
 from snaketune.config.resolve import Layer, all_keys, resolve_runs
 from snaketune.config.schema import RunConfig
-from snaketune.workflow.stages import BEST_KEYS, OPERATIONAL, STAGES, identity, lineage, slice_of, stage_id, variants
+from snaketune.workflow.stages import (
+    BEST_KEYS,
+    CONFIGURED_STAGES,
+    OPERATIONAL,
+    identity,
+    lineage,
+    slice_of,
+    stage_id,
+    variants,
+)
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "data"}}}
 
@@ -16,12 +25,12 @@ def config(**sections) -> RunConfig:
 
 
 def ids(config):
-    return {stage: stage_id(config, stage) for stage in STAGES}
+    return {stage: stage_id(config, stage) for stage in CONFIGURED_STAGES}
 
 
 def changed(**sections):
     before, after = ids(config()), ids(config(**sections))
-    return {stage for stage in STAGES if before[stage] != after[stage]}
+    return {stage for stage in CONFIGURED_STAGES if before[stage] != after[stage]}
 
 
 AFTER_TRAIN = {"train_model", "merge_adapter", "evaluate_model"}
@@ -38,7 +47,7 @@ AFTER_TRAIN = {"train_model", "merge_adapter", "evaluate_model"}
         ({"merge": {"dtype": "float16"}}, {"merge_adapter"}),
         ({"train": {"save_steps": 7}}, set()),
         ({"paths": {"scratch": "/nvme"}}, set()),
-        ({"split": {"seed": 3}}, set(STAGES) - {"stage_sources", "read_records", "dedupe_records"}),
+        ({"split": {"seed": 3}}, set(CONFIGURED_STAGES) - {"stage_sources", "read_records", "dedupe_records"}),
         ({"model": {"revision": "v2"}}, set()),
     ],
 )
@@ -67,8 +76,8 @@ def test_ids_are_readable():
 def test_runs_share_the_stages_whose_configuration_they_share():
     runs = resolve_runs(Layer("c", {**FILE, "runs": {"a": {}, "b": {"train": {"seed": 7}}}}), {}, "nowhere")
     stages = [stage for stage, _ in variants(runs)]
-    assert {stage: stages.count(stage) for stage in STAGES} == {
-        stage: 2 if stage in AFTER_TRAIN else 1 for stage in STAGES
+    assert {stage: stages.count(stage) for stage in CONFIGURED_STAGES} == {
+        stage: 2 if stage in AFTER_TRAIN else 1 for stage in CONFIGURED_STAGES
     }
 
 
@@ -148,7 +157,7 @@ def test_no_key_is_dead(key):
         sections["model"]["name_or_path"] = "org/name"
         base = config(model={"name_or_path": "org/name"}, dedupe=near)
     after = config(**sections)
-    slices = [stage for stage in STAGES if slice_of(base, stage) != slice_of(after, stage)]
+    slices = [stage for stage in CONFIGURED_STAGES if slice_of(base, stage) != slice_of(after, stage)]
     assert bool(slices) != (key in OPERATIONAL), (key, changed_value, slices)
 
 

@@ -31,7 +31,7 @@ def ending(tmp_path, monkeypatch):
     """The end of a workflow whose scheduler is at work, without the exit of this process."""
     exits = []
     monkeypatch.setattr(stopping.os, "_exit", exits.append)
-    monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(stopping, "EXIT_SECONDS", 0.3)
     scheduler = SimpleNamespace(_lock=threading.Lock(), _open_jobs=threading.Semaphore(0), _user_kill=None)
     workflow = SimpleNamespace(_scheduler=scheduler, local_exec=True)
     (tmp_path / "scripts").mkdir()

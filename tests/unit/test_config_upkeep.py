@@ -13,15 +13,15 @@ from snaketune.workflow.lifecycle import explain_failure
 from snaketune.workflow.results.damage import drop_damaged_manifests
 from snaketune.workflow.results.latest_link import point_latest
 from snaketune.workflow.results.pruning import find_unused, find_unused_work, remove
-from snaketune.workflow.sources.inputs import ExternalInputs, expand
+from snaketune.workflow.sources.inputs import ExternalInputs, expand_paths
 
 
 def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b.jsonl", "a.jsonl", "c $(x).jsonl.gz"):
         (tmp_path / name).touch()
-    assert expand(["b.jsonl", "*.jsonl"]) == ["b.jsonl", "a.jsonl"]
-    assert expand(["c $(x).jsonl.gz"]) == ["c $(x).jsonl.gz"]
+    assert expand_paths(["b.jsonl", "*.jsonl"]) == ["b.jsonl", "a.jsonl"]
+    assert expand_paths(["c $(x).jsonl.gz"]) == ["c $(x).jsonl.gz"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_sources_that_cannot_be_read_end_in_a_sentence(tmp_path, monkeypatch, so
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("socket")
     with pytest.raises(ConfigError, match=words):
-        expand([source])
+        expand_paths([source])
 
 
 def test_content_of_a_model_folder_changes_what_depends_on_it_and_no_more(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from snaketune.core.errors import DataError
 from snaketune.data.records.parsing import parse_line
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.sources.blocks import SourceBlocks
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -41,7 +41,7 @@ def items_of(path, content):
             elif item and not item.isspace():
                 try:
                     found.append((number, parse_line(item)))
-                except Refusal as refusal:
+                except RefusedLine as refusal:
                     found.append((number, refusal.reason))
     return blocks.container, found
 

@@ -167,11 +167,11 @@ def test_golden_containers_are_kept_whole(tmp_path, name, policy, count):
 
 
 def test_settings_of_a_source_reach_its_records(tmp_path):
-    from snaketune.storage.staging import Source
+    from snaketune.storage.copy_targets import NamedSource
 
     one, place = source(tmp_path / "a.csv", b"x,y\na,b\n")
     options = {"name": "sums", "format": "prompt_completion", "columns": {"prompt": "x", "completion": "y"}}
-    own = Source(one.path, one.bytes, one.digest, options)
+    own = NamedSource(one.path, one.bytes, one.digest, options)
     found = read(tmp_path, (own, place), source(tmp_path / "b.jsonl", PAIR))
     assert [[turn["content"] for turn in record["messages"]] for record in found.records] == [["a", "b"], ["a", "b"]]
     assert [entry.get("name") for entry in found.facts["sources"]] == ["sums", None]

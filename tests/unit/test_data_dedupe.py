@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snaketune.core.errors import DataError
 from snaketune.data.records.canonical_records import exact_bytes, key_bytes, normalised
 from snaketune.data.similarity.dedupe import DedupePolicy, plan_removal
-from snaketune.data.similarity.removal import SCHEMA, LineIndex, apply_plan, write_removed
+from snaketune.data.similarity.removal import PAIRS_SCHEMA, LineIndex, remove_records, write_removed
 from snaketune.data.similarity.sorted_keys import first_occurrences
 
 EXACT = {"near": False}
@@ -30,7 +30,7 @@ def dedupe(path, **policy):
 
 def carried_out(table, path):
     kept, duplicates = io.BytesIO(), io.BytesIO()
-    apply_plan(table, path, LineIndex.read(path), kept, duplicates)
+    remove_records(table, path, LineIndex.read(path), kept, duplicates)
     pairs = [orjson.loads(line) for line in duplicates.getvalue().splitlines()]
     return kept.getvalue().splitlines(keepends=True), pairs
 
@@ -101,9 +101,9 @@ def test_nothing_is_removed_when_it_is_off(tmp_path):
 
 def table_of(path, *rows):
     """Write a table of removals as another engine might."""
-    columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
-    with pa.ipc.new_file(path, SCHEMA) as writer:
-        writer.write_table(pa.table(columns, schema=SCHEMA))
+    columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), PAIRS_SCHEMA, strict=True)]
+    with pa.ipc.new_file(path, PAIRS_SCHEMA) as writer:
+        writer.write_table(pa.table(columns, schema=PAIRS_SCHEMA))
     return path
 
 

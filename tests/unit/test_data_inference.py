@@ -12,13 +12,13 @@ from data_tokenizers import CHAT, QWEN, make_folder
 from snaketune.core.errors import DataError
 from snaketune.data.conversations import reasoning
 from snaketune.data.templates.built_in_templates import BUILT_IN
-from snaketune.data.templates.left_out import LeftOut, check_written
+from snaketune.data.templates.left_out import LeftOut, check_text_written
 from snaketune.data.templates.role_tokens import foreign_tokens
 from snaketune.data.templates.templates import ChatTemplate
-from snaketune.data.templates.turns import Turn, Turns
+from snaketune.data.templates.turns import AnswerPrompt, Turns
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
-from snaketune.data.tokens.encoding import Document, Encoder
+from snaketune.data.tokens.encoding import EncodedRecord, Encoder
 from snaketune.data.tokens.token_store import TokenStore
 from snaketune.data.tokens.tokenizer import TextTokenizer
 from snaketune.data.tokens.tokenizer_engine import TokenizersEngine
@@ -95,9 +95,11 @@ def test_reasoning_that_the_template_leaves_out_is_counted_or_refused(tmp_path, 
 
 def test_marked_reasoning_is_dropped_from_contents():
     message = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHello!"}
-    assert reasoning.for_template([message], QWEN, reasoning.DROP) == [{"role": "assistant", "content": "Hello!"}]
-    assert reasoning.for_template([message], QWEN, reasoning.AUTO) == [message]
-    [read] = reasoning.for_template([message], "{{ m.reasoning_content }}", reasoning.AUTO)
+    assert reasoning.reasoning_for_template([message], QWEN, reasoning.DROP_REASONING) == [
+        {"role": "assistant", "content": "Hello!"}
+    ]
+    assert reasoning.reasoning_for_template([message], QWEN, reasoning.AS_TEMPLATE) == [message]
+    [read] = reasoning.reasoning_for_template([message], "{{ m.reasoning_content }}", reasoning.AS_TEMPLATE)
     assert (read["content"], read["reasoning_content"], read["thinking"]) == ("Hello!", "hm", "hm")
 
 
@@ -129,7 +131,7 @@ def test_scores_are_those_of_what_follows_the_reasoning():
     ],
 )
 def test_reasoning_that_special_tokens_mark_is_told_from_what_is_scored(written, special, text, scored):
-    assert reasoning.readable(written, special) == text
+    assert reasoning.readable_answer(written, special) == text
     assert text is None or _said(text, "4") == scored
 
 
@@ -167,13 +169,13 @@ def test_nothing_left_to_train_on_names_the_users_line(tmp_path, folder):
 )
 def test_what_a_template_leaves_out_is_named(messages, tools, text, what):
     with pytest.raises(LeftOut, match=what):
-        check_written(messages, text, {}, tools)
+        check_text_written(messages, text, {}, tools)
 
 
 def test_what_a_template_quotes_or_trims_is_not_left_out():
     quoted = json.dumps('a "quoted"\n line')
-    check_written([{"role": "tool", "content": 'a "quoted"\n line'}], quoted, {}, None)
-    check_written([{"role": "assistant", "content": "<think>x</think>\n\nyes"}], "yes", {}, None)
+    check_text_written([{"role": "tool", "content": 'a "quoted"\n line'}], quoted, {}, None)
+    check_text_written([{"role": "assistant", "content": "<think>x</think>\n\nyes"}], "yes", {}, None)
 
 
 def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
@@ -182,7 +184,7 @@ def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
     prompt, answer = "<|im_start|>assistant\n", "\n\nLines\n<|im_end|>"
     two = prompt + answer + "\n" + prompt
     spans = [(len(prompt), len(prompt + answer)), (len(two), len(two + answer))]
-    document = Document(0, 0, 1, two + answer, spans, 4, False, 2, 0, (2, 2))
+    document = EncodedRecord(0, 0, 1, two + answer, spans, 4, False, 2, 0, (2, 2))
     parts = encoder.apart([document])
     assert [part.text for part in parts] == [prompt + answer, two + answer]
     for part, (ids, mask) in zip(parts, encoder.encode(parts), strict=True):
@@ -195,10 +197,10 @@ def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
 def test_reasoning_in_marks_that_the_template_does_not_know_is_split_from_its_content():
     message = {"role": "assistant", "content": "<think>hm</think>Hello!"}
     for source in ("{{ m.thinking }}<|END_THINKING|>", "{{ m.thinking }}{# </think> #}"):
-        [read] = reasoning.for_template([message], source, reasoning.AUTO)
+        [read] = reasoning.reasoning_for_template([message], source, reasoning.AS_TEMPLATE)
         assert (read["content"], read["thinking"]) == ("Hello!", "hm")
     for source in ("{# reads reasoning_content #}{{ m.content }}", "{{ m.thinking }}</think>"):
-        assert reasoning.for_template([message], source, reasoning.AUTO) == [message]
+        assert reasoning.reasoning_for_template([message], source, reasoning.AS_TEMPLATE) == [message]
 
 
 def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_path):
@@ -208,7 +210,7 @@ def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_pat
     encoder = Encoder(tokenizer, TokenizersEngine(tokenizer))
     prompt, answer = "<|im_start|>assistant\n\n", "x<|im_end|>"
     [(ids, mask)] = encoder.encode(
-        [Document(0, 0, 1, prompt + answer, [(len(prompt), len(prompt + answer))], 1, False, 1)]
+        [EncodedRecord(0, 0, 1, prompt + answer, [(len(prompt), len(prompt + answer))], 1, False, 1)]
     )
     [alone] = tokenizer.encode_batch([prompt], False)
     assert ids[mask == 0].tolist() == alone.ids
@@ -216,7 +218,7 @@ def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_pat
 
 
 def test_counts_of_a_record_stay_when_its_answers_are_parted():
-    document = Document(0, 0, 1, "abcdef", [(1, 2), (4, 5)], 2, False, 2, 1, (1, 1), ("ended",))
+    document = EncodedRecord(0, 0, 1, "abcdef", [(1, 2), (4, 5)], 2, False, 2, 1, (1, 1), ("ended",))
     assert [(part.lost, part.notes) for part in map(document.alone, range(2))] == [(1, ("ended",)), (0, ())]
 
 
@@ -271,11 +273,20 @@ BY_ROLE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfo
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (lambda turn: Turn(turn.prompt.removesuffix(HEADER), HEADER + turn.answer), "of another role's turn"),
-        (lambda turn: Turn(turn.prompt, turn.answer + "\n<|im_start|>user\n"), "at which generation does not stop"),
-        (lambda turn: Turn(turn.prompt, turn.answer + "\n<|im_start|>user\n<|im_end|>"), "2 ends of turns are trained"),
-        (lambda turn: Turn(turn.prompt, turn.answer.removesuffix("<|im_end|>")), "at which generation does not stop"),
-        (lambda turn: Turn(turn.prompt, "<|im_start|>" + turn.answer), "of another role's turn"),
+        (lambda turn: AnswerPrompt(turn.prompt.removesuffix(HEADER), HEADER + turn.answer), "of another role's turn"),
+        (
+            lambda turn: AnswerPrompt(turn.prompt, turn.answer + "\n<|im_start|>user\n"),
+            "at which generation does not stop",
+        ),
+        (
+            lambda turn: AnswerPrompt(turn.prompt, turn.answer + "\n<|im_start|>user\n<|im_end|>"),
+            "2 ends of turns are trained",
+        ),
+        (
+            lambda turn: AnswerPrompt(turn.prompt, turn.answer.removesuffix("<|im_end|>")),
+            "at which generation does not stop",
+        ),
+        (lambda turn: AnswerPrompt(turn.prompt, "<|im_start|>" + turn.answer), "of another role's turn"),
     ],
     ids=["header", "next header", "next turn", "no end", "another role's token"],
 )
@@ -293,7 +304,7 @@ def test_a_header_of_mere_text_in_the_mask_is_caught_by_the_check_against_transf
 
     def broken(self, *given):
         turn = whole(self, *given)
-        return Turn(turn.prompt.removesuffix("### Assistant:\n"), "### Assistant:\n" + turn.answer)
+        return AnswerPrompt(turn.prompt.removesuffix("### Assistant:\n"), "### Assistant:\n" + turn.answer)
 
     monkeypatch.setattr(Turns, "turn", broken)
     recipe = Recipe(

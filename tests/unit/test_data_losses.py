@@ -12,8 +12,8 @@ from snaketune.data.tokens.left_out_records import (
     check_losses,
     left_out_at_tokenising,
     lengths_told,
+    percentage,
     removed_duplicates,
-    share,
 )
 
 
@@ -38,7 +38,7 @@ def splits(**dropped):
     ],
 )
 def test_a_share_is_never_rounded_to_nothing_or_to_all(part, whole, text):
-    assert share(part, whole) == text
+    assert percentage(part, whole) == text
 
 
 def test_what_fits_is_not_talked_about():

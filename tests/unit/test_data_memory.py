@@ -8,7 +8,7 @@ import pytest
 
 from snaketune.data.rows.packing import pack
 from snaketune.data.split import sampling
-from snaketune.data.split.splitting import apply_plan
+from snaketune.data.split.splitting import write_splits
 
 RECORDS = 50_000
 
@@ -32,7 +32,7 @@ def packed(path):
 
 
 def split(path):
-    apply_plan((np.arange(RECORDS) % 20 == 0).astype(np.int8), path, Nowhere(), Nowhere())
+    write_splits((np.arange(RECORDS) % 20 == 0).astype(np.int8), path, Nowhere(), Nowhere())
 
 
 def sampled(path):

@@ -13,13 +13,13 @@ from snaketune.config.schema import LinkedConfig
 from snaketune.core.digests import file_digest
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.storage import fetching, object_storage, remote_copies
-from snaketune.storage.disks import Disk, Disks, Speed
+from snaketune.storage.disks import Disk, Disks, DiskSpeed
 from snaketune.storage.fetching import fetch
 from snaketune.storage.object_checks import check_of
-from snaketune.storage.object_storage import Address, StoredObject, connect, describe
+from snaketune.storage.object_storage import Address, StoredObject, connect, describe_object
 from snaketune.storage.remote_copies import as_entry
 from snaketune.storage.staging import ensure_staged, stage_sources
-from snaketune.workflow.sources.inputs import ExternalInputs, expand
+from snaketune.workflow.sources.inputs import ExternalInputs, expand_paths
 from snaketune.workflow.sources.remote_sources import RemoteSources, translate
 
 pytest_plugins = ("object_store",)
@@ -32,13 +32,13 @@ SIZE = (5 << 20) // 2
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(fetching, "PART_BYTES", 1 << 20)
+    monkeypatch.setattr(fetching, "FETCHED_PART_BYTES", 1 << 20)
 
 
 def put(client, url=URL, content=CONTENT, **options):
     address = Address.of(url)
     client.put_object(Bucket=address.bucket, Key=address.key, Body=content, **options)
-    return describe(client, url)
+    return describe_object(client, url)
 
 
 def put_in_parts(client, content, url=URL, size=PART):
@@ -50,7 +50,7 @@ def put_in_parts(client, content, url=URL, size=PART):
         for number, piece in enumerate(pieces, 1)
     ]
     client.complete_multipart_upload(**own, MultipartUpload={"Parts": parts})
-    return describe(client, url)
+    return describe_object(client, url)
 
 
 def large(size=SIZE):
@@ -99,7 +99,7 @@ def test_patterns_find_objects_as_they_find_files(storage, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for pattern in ("*.jsonl", "**/*.jsonl", "*/[!x]*.jsonl", "b/?.jsonl", "b/x[1].jsonl", "b/c/*.gz"):
         remote = [entry["path"] for entry in found_by(tmp_path, f"s3://{BUCKET}/in/{pattern}")]
-        assert remote == [f"s3://{BUCKET}/{path}" for path in expand([f"in/{pattern}"])], pattern
+        assert remote == [f"s3://{BUCKET}/{path}" for path in expand_paths([f"in/{pattern}"])], pattern
     both = found_by(tmp_path, f"s3://{BUCKET}/in/b/a.jsonl", "in/a.jsonl", f"s3://{BUCKET}/in/b/[a]*.jsonl")
     assert [entry["path"] for entry in both] == [f"s3://{BUCKET}/in/b/a.jsonl", "in/a.jsonl"]
 
@@ -271,7 +271,7 @@ def check_like(found):
 @pytest.mark.parametrize("name", ["CRC32", "SHA1", "SHA256"])
 def test_where_the_tag_tells_nothing_a_stored_checksum_is_compared(storage, tmp_path, name, monkeypatch):
     put(storage, ChecksumAlgorithm=name, ServerSideEncryption="aws:kms")
-    found = describe(storage, URL)
+    found = describe_object(storage, URL)
     for content, agrees in ((CONTENT, True), (CONTENT[:-1], False)):
         check = check_of(storage, found)
         check.update(content[:1000])
@@ -343,7 +343,7 @@ def test_a_server_that_is_gone_for_good_ends_in_a_sentence_and_keeps_what_arrive
 
 
 def test_no_more_is_asked_for_than_a_slow_disk_takes(storage, line, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "PART_BYTES", 1 << 16)
+    monkeypatch.setattr(fetching, "FETCHED_PART_BYTES", 1 << 16)
     monkeypatch.setattr(fetching, "CONNECTIONS", 2)
     found = put(storage, content=large())
     ahead = []
@@ -398,7 +398,7 @@ def test_an_object_that_changed_since_the_workflow_started_is_refused(storage, t
     put(storage, content=CONTENT[:-2] + b" \n")
     with pytest.raises(DataError, match=r"changed while"):
         stage_sources([entry], None, tmp_path / "work")
-    sources = stage_sources([as_entry(describe(storage, URL))], None, tmp_path / "other")
+    sources = stage_sources([as_entry(describe_object(storage, URL))], None, tmp_path / "other")
     put(storage, content=CONTENT[:-2] + b"\n\n")
     for work in ("third", "fourth"):
         with pytest.raises(DataError, match=r"changed while the workflow ran"):
@@ -435,7 +435,7 @@ def test_scratch_auto_takes_the_fastest_disk_and_room_is_looked_for_before(stora
             lambda path: Disk(
                 ["slow", "fast"].index(next((f for f in ("slow", "fast") if f in str(path)), "slow")), "ext4"
             ),
-            lambda folder: Speed(1e6, 1e6 * (1 + (folder.name == "fast"))),
+            lambda folder: DiskSpeed(1e6, 1e6 * (1 + (folder.name == "fast"))),
             lambda path: free.get("bytes", 10**9),
         )
 

@@ -9,8 +9,8 @@ import pytest
 
 from snaketune.data.formats.formats import default_reading
 from snaketune.data.records.conversion import RecordConverter
-from snaketune.data.records.quarantine import Refusal
-from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+from snaketune.data.records.quarantine import RefusedLine
+from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 from snaketune.data.templates import ordinary
 
 CONTENTS = ("a", "", " \n", "a <b> c", "see <image> here", "<img>x.png</img>", None, 3, ["a"], {"parts": ["a"]})
@@ -20,7 +20,7 @@ def made(converter, record):
     """What becomes of a record: the canonical one or the refusal, and what was seen of it."""
     try:
         found = converter(record)
-    except Refusal as refusal:
+    except RefusedLine as refusal:
         found = (refusal.reason, refusal.detail)
     seen = converter.seen()
     return found, seen.unused, seen.found, seen.used
@@ -32,7 +32,7 @@ def compare(reading, records, policy=None):
     quick, slow = RecordConverter(reading, policy), RecordConverter(reading, policy)
     short, taken = quick._short, []
     quick._short = lambda record: taken.append(short(record)) or taken[-1]
-    slow._short, slow._plain = ordinary.never, frozenset()
+    slow._short, slow._plain = ordinary.never_ordinary, frozenset()
     for record in records:
         assert made(quick, record) == made(slow, record), record
     return sum(found is not None for found in taken)
@@ -104,7 +104,7 @@ def test_an_input_is_kept_beside_other_fields(more):
 def test_an_input_inside_another_column_is_kept():
     fields = (("prompt", "question"), ("completion", "answer"), ("input", "more.context"))
     record = {"question": "who?", "answer": "he", "more": {"context": "the text"}}
-    messages = RecordConverter(Reading("prompt_completion", fields), ReadingPolicy())(record)["messages"]
+    messages = RecordConverter(SourceReading("prompt_completion", fields), ReadingPolicy())(record)["messages"]
     assert messages[0]["content"] == "who?\n\nthe text"
 
 

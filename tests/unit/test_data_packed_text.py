@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from snaketune.data.conversations.packed_text import packed_columns, unpacked
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.conversations.packed_text import packed_columns, unpacked_columns
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import ReadingPolicy
 
 TURNS = [{"role": "user", "content": "It's one?"}, {"role": "assistant", "content": 'Yes, "one".'}]
@@ -15,14 +15,14 @@ TURNS = [{"role": "user", "content": "It's one?"}, {"role": "assistant", "conten
 def test_a_list_of_turns_is_read_from_its_text(write):
     record = {"id": 3, "messages": write(TURNS)}
     assert packed_columns([record], ReadingPolicy()) == ("messages",)
-    assert unpacked(record, ("messages",)) == {"id": 3, "messages": TURNS}
+    assert unpacked_columns(record, ("messages",)) == {"id": 3, "messages": TURNS}
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a text", "[__import__('os').getcwd()]", "[" * 9999, "", "[{'role'"])
 def test_other_texts_stay(text):
     assert packed_columns([{"prompt": text}], ReadingPolicy()) == ()
-    with pytest.raises(Refusal, match="not a list of messages"):
-        unpacked({"prompt": text}, ("prompt",))
+    with pytest.raises(RefusedLine, match="not a list of messages"):
+        unpacked_columns({"prompt": text}, ("prompt",))
 
 
 def test_numbers_from_and_to_are_no_turns():
@@ -37,5 +37,5 @@ def test_answers_and_what_is_named_a_text_stay():
 
 def test_a_key_that_is_there_twice_is_refused():
     text = '[{"role": "user", "content": "a", "content": "b"}]'
-    with pytest.raises(Refusal, match="occurs twice"):
-        unpacked({"messages": text}, ("messages",))
+    with pytest.raises(RefusedLine, match="occurs twice"):
+        unpacked_columns({"messages": text}, ("messages",))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.storage.staging import Source
+from snaketune.storage.copy_targets import NamedSource
 
 # name: (format, the line, reason, a part of the detail)
 PAIRS, CHATS, ALPACAS, TEXTS, SHARES, CHOICES = GOOD
@@ -329,7 +329,7 @@ def test_a_file_of_blank_lines_is_an_error(tmp_path):
 def test_a_source_that_changed_since_it_was_staged_is_an_error(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(PAIR)
     with pytest.raises(DataError, match=r"x\.jsonl changed while the workflow ran"):
-        read(tmp_path, (Source("x.jsonl", len(PAIR), "0" * 32), tmp_path / "x.jsonl"))
+        read(tmp_path, (NamedSource("x.jsonl", len(PAIR), "0" * 32), tmp_path / "x.jsonl"))
     assert not list((tmp_path / "out").iterdir())
 
 

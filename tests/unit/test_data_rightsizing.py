@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.rows.cutting import Sizes, cut
-from snaketune.data.rows.rightsizing import LengthPolicy, account_for, choose_max_length, costs, histogram, rightsize
+from snaketune.data.rows.rightsizing import (
+    LengthPolicy,
+    account_for,
+    choose_max_length,
+    histogram,
+    rightsize,
+    tokens_by_batching,
+)
 
 AUTO = LengthPolicy("auto", "drop")
 
@@ -96,13 +103,13 @@ def test_the_histogram_covers_every_length():
 
 def test_costs_of_padding_are_counted_with_the_padding():
     lengths = np.asarray([10, 60, 20, 30, 5, 5, 5, 5, 40, 3, 64])
-    found = costs(lengths, 64, 256)
+    found = tokens_by_batching(lengths, 64, 256)
     assert found["padded_tokens_at_context"] == 11 * 256
     assert found["padded_tokens_at_max_length"] == 11 * 64
     assert found["padded_tokens_dynamic_batches_of_8"] == 8 * 60 + 3 * 64
     assert found["packed_tokens"] == 4 * 64
-    assert costs(lengths, 64, None)["padded_tokens_at_context"] is None
-    assert costs(lengths[:0], 64, 256)["packed_tokens"] == 0
+    assert tokens_by_batching(lengths, 64, None)["padded_tokens_at_context"] is None
+    assert tokens_by_batching(lengths[:0], 64, 256)["packed_tokens"] == 0
 
 
 def test_costs_are_facts():

@@ -9,9 +9,9 @@ from snaketune.core.atomic import writing
 from snaketune.core.errors import DataError
 from snaketune.data.records.accounting import summary_of
 from snaketune.data.records.reading import read_records
-from snaketune.data.records.reading_policy import Limits, ReadingPolicy
+from snaketune.data.records.reading_policy import ReadingPolicy, RecordLimits
 from snaketune.data.split.sampling import repetitions
-from snaketune.storage.staging import Source
+from snaketune.storage.copy_targets import NamedSource
 
 
 def lines(numbers):
@@ -20,12 +20,12 @@ def lines(numbers):
 
 def given(path, numbers, part=0, **options):
     made, place = source(path, lines(numbers))
-    return Source(made.path, made.bytes, made.digest, options, part), place
+    return NamedSource(made.path, made.bytes, made.digest, options, part), place
 
 
 def read(folder, *sources, limit=None, seed=0, threads=1):
     with writing(folder / "records.jsonl") as records, writing(folder / "quarantine.jsonl") as quarantine:
-        kept_at, limits = folder / "kept", Limits(limit, seed)
+        kept_at, limits = folder / "kept", RecordLimits(limit, seed)
         facts = read_records(sources, ReadingPolicy(), records, quarantine, kept_at, threads, (), limits)
     made = [orjson.loads(line) for line in (folder / "records.jsonl").read_bytes().splitlines()]
     return facts, [int(record["messages"][0]["content"]) for record in made]
@@ -75,7 +75,7 @@ def test_a_weight_repeats_or_thins_by_a_seeded_rule(weight, low, high):
 def test_weights_repeat_training_records_alone_and_are_counted(tmp_path):
     from snaketune.data.similarity.removal import LineIndex
     from snaketune.data.split.split_plan import SplitPolicy, plan_sides
-    from snaketune.data.split.splitting import apply_plan
+    from snaketune.data.split.splitting import write_splits
 
     facts, _ = read(tmp_path, given(tmp_path / "a", range(400)), given(tmp_path / "b", range(1000, 1400), 1))
     records = tmp_path / "records.jsonl"
@@ -83,7 +83,7 @@ def test_weights_repeat_training_records_alone_and_are_counted(tmp_path):
     plan = plan_sides(records, SplitPolicy(0.2, 0), [], index, tmp_path)
     times = plan.times(index, {"weights": [0.25, 3.0], "seed": 0})
     with open(tmp_path / "train", "wb") as train, open(tmp_path / "eval", "wb") as held_out:
-        apply_plan(plan.side, records, train, held_out, times)
+        write_splits(plan.side, records, train, held_out, times)
     made = {name: (tmp_path / name).read_bytes().splitlines() for name in ("train", "eval")}
     told = plan.facts(SplitPolicy(0.2, 0), index.sources, times)
     assert not set(made["train"]) & set(made["eval"])

@@ -6,13 +6,23 @@ import pytest
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.formats.choosing import decide
-from snaketune.data.formats.columns import ANSWER_PAIRS, JUDGED, MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, SPLITS, VERDICTS
+from snaketune.data.formats.columns import (
+    ANSWER_PAIRS,
+    COLUMN_NAMES,
+    JUDGED,
+    MAYBE_ANSWERS,
+    MAYBE_QUESTIONS,
+    SPLIT_COLUMNS,
+    VERDICT_COLUMNS,
+)
 from snaketune.data.records.conversion import RecordConverter
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import ReadingPolicy
 
-NAMED = {name for names in (*NAMES.values(), *ANSWER_PAIRS) for name in names}
-COLUMNS = sorted(NAMED.union(MAYBE_ANSWERS, MAYBE_QUESTIONS, VERDICTS, JUDGED, SPLITS, ("foo", "bar", "_x", "id", "")))
+NAMED = {name for names in (*COLUMN_NAMES.values(), *ANSWER_PAIRS) for name in names}
+COLUMNS = sorted(
+    NAMED.union(MAYBE_ANSWERS, MAYBE_QUESTIONS, VERDICT_COLUMNS, JUDGED, SPLIT_COLUMNS, ("foo", "bar", "_x", "id", ""))
+)
 CHATML = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
 TEXTS = (
     *("a", "some words", "", "  ", CHATML, CHATML + "b<|im_end|>", "Human: a\n\nAssistant: b", "Human:a\nAssistant:"),
@@ -87,6 +97,6 @@ def test_random_records_are_read_set_aside_or_refused_in_one_sentence(batch):
             try:
                 convert(record)
                 outcomes["read"] += 1
-            except Refusal:
+            except RefusedLine:
                 outcomes["set aside"] += 1
     assert min(outcomes.values()) > 0, outcomes

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune.data.similarity.shingles import (
-    BREAK,
-    Rows,
+    WORD_BREAK,
+    ShingleRows,
     batches,
     jaccard,
     kinds_of_characters,
     shingled,
     windows,
-    words,
+    word_hashes,
 )
 
 ALPHABET = "ab  cé\n\u3000\u00a0漢字かナ한국กa\u0301\U00020000.,"
@@ -97,30 +97,30 @@ def test_no_rows_have_no_similarity():
     rows = shingled(["a"], 5, 0.8)
     nothing = np.zeros(0, np.int64)
     assert len(jaccard(rows, rows, nothing, nothing)) == 0
-    assert len(Rows(nothing, nothing.astype(np.uint64), np.zeros(1, np.int64))) == 0
+    assert len(ShingleRows(nothing, nothing.astype(np.uint64), np.zeros(1, np.int64))) == 0
 
 
 def test_spaces_are_those_of_python():
     spaces = [code for code in range(0x110000) if chr(code).isspace()]
-    assert np.flatnonzero(kinds_of_characters() == BREAK).tolist() == spaces
+    assert np.flatnonzero(kinds_of_characters() == WORD_BREAK).tolist() == spaces
 
 
 @pytest.mark.parametrize("mark", list("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~«»¿—…、。「」"))
 def test_punctuation_separates_words_where_it_is_to(mark):
-    apart, _ = words([f"one{mark}two {mark}"], punctuation_breaks=True)
-    assert apart.tolist() == words(["one two"])[0].tolist()
+    apart, _ = word_hashes([f"one{mark}two {mark}"], punctuation_breaks=True)
+    assert apart.tolist() == word_hashes(["one two"])[0].tolist()
 
 
 def test_a_word_is_the_same_wherever_it_stands():
-    hashes, offsets = words(["x yy zzz", "zzz", "yy 漢zzz"])
+    hashes, offsets = word_hashes(["x yy zzz", "zzz", "yy 漢zzz"])
     x, yy, zzz, *rest = hashes.tolist()
-    assert rest == [zzz, yy, words(["漢"])[0][0], zzz]
+    assert rest == [zzz, yy, word_hashes(["漢"])[0][0], zzz]
     assert len({x, yy, zzz}) == 3
     assert offsets.tolist() == [0, 3, 4, 7]
 
 
 def test_windows_of_different_kinds_do_not_meet():
-    hashes, offsets = words(["a b c d e f"])
+    hashes, offsets = word_hashes(["a b c d e f"])
     assert not set(windows(hashes, offsets, 5, 1)[0].tolist()) & set(windows(hashes, offsets, 5, 2)[0].tolist())
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaketune.core.errors import DataError
-from snaketune.data.split.splitting import apply_plan, plan_split
+from snaketune.data.split.splitting import plan_split, write_splits
 
 
 def asked(question, answer="b"):
@@ -17,7 +17,7 @@ def asked(question, answer="b"):
 def split(path, test_size=0.05, seed=0):
     """Return the line numbers of both sides."""
     train, evaluation = io.BytesIO(), io.BytesIO()
-    apply_plan(plan_split(path, test_size, seed), path, train, evaluation)
+    write_splits(plan_split(path, test_size, seed), path, train, evaluation)
     return tuple([orjson.loads(line)["line"] for line in side.getvalue().splitlines()] for side in (train, evaluation))
 
 
@@ -37,7 +37,7 @@ def test_about_the_wanted_fraction_is_held_out_and_order_is_kept(corpus):
 
 def test_lines_pass_through_untouched(corpus):
     train, evaluation = io.BytesIO(), io.BytesIO()
-    apply_plan(plan_split(corpus, 0.1, 0), corpus, train, evaluation)
+    write_splits(plan_split(corpus, 0.1, 0), corpus, train, evaluation)
     lines = (train.getvalue() + evaluation.getvalue()).splitlines()
     assert sorted(lines) == sorted(corpus.read_bytes().splitlines())
 

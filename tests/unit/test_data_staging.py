@@ -14,10 +14,10 @@ from snaketune.storage import copying
 from snaketune.storage.disks import (
     Disk,
     Disks,
-    Speed,
+    DiskSpeed,
     disk_of,
     is_ours,
-    measure,
+    measure_disk,
     read_rate,
     temporary_place,
     usual_folders,
@@ -52,7 +52,7 @@ def machine(tmp_path, free=None, speed=None, **kinds):
 
     def rate(folder):
         folder.mkdir(exist_ok=True)
-        return Speed(*(2 * [1e6 * (speed or {}).get(name_of(folder), 500)]))
+        return DiskSpeed(*(2 * [1e6 * (speed or {}).get(name_of(folder), 500)]))
 
     return Disks(
         [tmp_path / name for name in names],
@@ -181,7 +181,7 @@ def test_a_source_that_changed_meanwhile_is_refused_and_leaves_no_copy(entry, tm
 
 
 def test_a_broken_copy_is_continued(entry, tmp_path, work, monkeypatch):
-    monkeypatch.setattr(copying, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(copying, "HASHED_AT_ONCE", 4096)
     scratch = tmp_path / "scratch"
     partial = scratch / entry["digest"] / ".x.jsonl.partial"
     partial.parent.mkdir(parents=True)
@@ -209,7 +209,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_an_interrupted_copy_keeps_what_it_has_and_publishes_nothing(entry, tmp_path, monkeypatch, inside):
-    monkeypatch.setattr(copying, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(copying, "HASHED_AT_ONCE", 4096)
     if not inside:
         monkeypatch.setattr(os, "copy_file_range", refuse(errno.EXDEV), raising=False)
     target, seen = tmp_path / "copy" / "x.jsonl", []
@@ -288,7 +288,7 @@ def test_the_type_of_a_disk_is_that_of_the_nearest_mount(tmp_path):
 
 def test_a_folder_is_measured_and_left_empty(tmp_path, monkeypatch):
     monkeypatch.setattr("snaketune.storage.disks.TRIAL_BYTES", 4 << 20)
-    speed = measure(tmp_path / "new")
+    speed = measure_disk(tmp_path / "new")
     assert speed.write > 0
     assert speed.read > 0
     assert not list((tmp_path / "new").iterdir())

@@ -15,7 +15,7 @@ from data_tokenizers import make_folder
 from template_zoo import families
 from tokenizers import AddedToken, Tokenizer
 
-from snaketune.data.templates.inference_check import Reference
+from snaketune.data.templates.inference_check import ReferenceTokenizer
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
 
@@ -132,7 +132,7 @@ def check(name, family, record, rows, reference):
 def masks(family, base, path, name, method="segments"):
     folder = folder_of(base, path / "model", family)
     found, worker = tokenize(folder, family, RECORDS.values(), path / "train.jsonl", method)
-    reference = Reference(folder, worker.template, "2026-01-01")
+    reference = ReferenceTokenizer(folder, worker.template, "2026-01-01")
     shown = {}
     for (kind, record), rows in zip(RECORDS.items(), found.values(), strict=True):
         if isinstance(rows, str):

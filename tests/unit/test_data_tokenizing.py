@@ -12,7 +12,7 @@ import pytest
 from data_tokenizers import CHAT, CHATS, LLAMA3, MARKED_WITHOUT_END, PREFIXED, QWEN, THINKING, TRIMMING, make_folder
 
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.data.templates.built_in_templates import BUILT_IN
@@ -20,7 +20,7 @@ from snaketune.data.tokens import chunks
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
 from snaketune.data.tokens.encoding import Encoder
-from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
+from snaketune.data.tokens.mask_audit import Audit, AuditedRows, TokenLimits, audit
 from snaketune.data.tokens.token_store import DATA_FILE, TokenStore
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template
 from snaketune.data.tokens.tokenizer_engine import (
@@ -303,7 +303,7 @@ def test_tools_in_our_templates_are_what_transformers_makes_of_them(tmp_path, te
     turns = [*CHAT[:2], calling, {"role": "tool", "content": "2"}, CHAT[2]]
     _, store, dropped, _ = run(tmp_path, folder, template, {"messages": turns, "tools": TOOLS})
     settings = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
-    expected = reference.apply_chat_template(for_template(turns), tools=TOOLS, chat_template=template, **settings)
+    expected = reference.apply_chat_template(calls_for_template(turns), tools=TOOLS, chat_template=template, **settings)
     ids, mask = store.document(0)
     assert not dropped
     assert (ids.tolist(), mask.tolist()) == (expected["input_ids"], expected["assistant_masks"])
@@ -386,8 +386,8 @@ def test_a_token_that_the_model_does_not_have_is_refused_with_the_line(folder, t
 def test_the_audit_counts_what_is_trained_in_each_row():
     ids = np.asarray([7, 1, 9, 7, 2, 2, 9, 7, 3, 3], np.int32)
     mask = np.asarray([0, 1, 1, 0, 1, 1, 1, 0, 1, 1], np.int8)
-    rows = Rows(ids, mask, np.asarray([0, 3, 7, 10]), np.asarray([1, 1, 0]))
-    limits = Limits(10, 7, np.asarray([9], np.int32), np.asarray([8], np.int32))
+    rows = AuditedRows(ids, mask, np.asarray([0, 3, 7, 10]), np.asarray([1, 1, 0]))
+    limits = TokenLimits(10, 7, np.asarray([9], np.int32), np.asarray([8], np.int32))
     lines = {0: "x line 1", 1: "x line 5", 2: "x line 6"}
     found = audit(rows, limits, lines.get)
     assert found == Audit(rows=3, fewest=2, most=3, ends=2, rows_without_end=1)
@@ -450,7 +450,7 @@ def test_an_error_in_a_process_is_the_sentence_of_one(folder, tmp_path, monkeypa
 def test_chunks_cover_every_line_once(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_LINES", 3)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 20)
-    monkeypatch.setattr(chunks, "READ_BYTES", 7)
+    monkeypatch.setattr(chunks, "SCANNED_AT_ONCE", 7)
     lines = [b"x" * n for n in (1, 2, 3, 40, 5, 0, 7, 8, 9)]
     for ending in (b"\n", b""):
         (tmp_path / "lines").write_bytes(b"\n".join(lines) + ending)

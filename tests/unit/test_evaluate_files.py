@@ -18,9 +18,9 @@ from snaketune.evaluate.answers.evaluation_files import FileSettings, canonical_
 from snaketune.evaluate.answers.prompts import Prompt
 from snaketune.evaluate.answers.questions import Questions
 from snaketune.evaluate.answers.scorers import scorers
-from snaketune.evaluate.answers.timing import Stopwatch, timing_facts
+from snaketune.evaluate.answers.timing import TokenTimer, timing_facts
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
-from snaketune.evaluate.likelihood import Likelihoods, measure
+from snaketune.evaluate.likelihood import Likelihoods, measure_likelihood
 from snaketune.evaluate.measures import additive_measures, by_length, by_source
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.results import write_generations
@@ -122,7 +122,7 @@ def test_parts_add_up_to_the_whole(tiny, tmp_path):
     run = write_run(tmp_path, conversations(12))
     store = TokenStore(run.tokens / "eval")
     store.sources = np.arange(12, dtype=np.int32) % 3
-    found = measure(llama(300), PackedRows(run.rows), ModelSettings())
+    found = measure_likelihood(llama(300), PackedRows(run.rows), ModelSettings())
     measures = {name: additive_measures(found, store, ["loss", "bits_per_byte"]) for name in ("base", "tuned")}
     groups = by_source(found, store, measures)
     assert [(group["source"], group["n"]) for group in groups] == [(0, 4), (1, 4), (2, 4)]
@@ -164,11 +164,11 @@ def test_times_are_measured_with_the_clock_that_is_given(tiny):
 
 
 def test_the_median_and_the_95th_percentile_are_of_single_requests():
-    single, batched = Stopwatch(lambda: 0.0, [float(n) for n in range(1, 101)], 50), Stopwatch(lambda: 0.0, [2.0], 30)
+    single, batched = TokenTimer(lambda: 0.0, [float(n) for n in range(1, 101)], 50), TokenTimer(lambda: 0.0, [2.0], 30)
     facts = timing_facts(single, batched, 8)
     assert facts["latency_median_s"] == 50.5 and facts["latency_p95_s"] == pytest.approx(95.05)
     assert facts["tokens_per_second"] == 15.0
-    assert "latency_median_s" not in timing_facts(Stopwatch(lambda: 0.0), batched, 8)
+    assert "latency_median_s" not in timing_facts(TokenTimer(lambda: 0.0), batched, 8)
 
 
 def test_likelihoods_hold_a_few_numbers_per_document(tiny, tmp_path):
@@ -180,7 +180,7 @@ def test_likelihoods_hold_a_few_numbers_per_document(tiny, tmp_path):
         write_data(run, conversations(count))
         rows = PackedRows(run.rows)
         tracemalloc.start()
-        measure(model, rows, ModelSettings())
+        measure_likelihood(model, rows, ModelSettings())
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks[1800] - peaks[600] < 1200 * 250

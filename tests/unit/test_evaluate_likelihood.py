@@ -12,7 +12,7 @@ from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate import scoring
-from snaketune.evaluate.likelihood import Likelihoods, measure
+from snaketune.evaluate.likelihood import Likelihoods, measure_likelihood
 from snaketune.evaluate.measures import likelihood_measures
 from snaketune.evaluate.models import ModelSettings
 
@@ -60,7 +60,7 @@ def granite(vocab_size):
 @pytest.mark.parametrize("build", [llama, granite])
 def test_loss_equals_that_of_hugging_face_on_a_padded_batch(tiny, build):
     model, store = build(300), TokenStore(tiny.tokens / "eval")
-    found = measure(model, PackedRows(tiny.rows), SETTINGS)
+    found = measure_likelihood(model, PackedRows(tiny.rows), SETTINGS)
     with torch.no_grad():
         expected = model(**padded_batch(store)).loss.item()
     measures = likelihood_measures(found, store, ALL, "base")
@@ -71,7 +71,7 @@ def test_loss_equals_that_of_hugging_face_on_a_padded_batch(tiny, build):
 
 def test_each_document_has_the_loss_it_has_alone(tiny):
     model, store = llama(300), TokenStore(tiny.tokens / "eval")
-    found = measure(model, PackedRows(tiny.rows), SETTINGS)
+    found = measure_likelihood(model, PackedRows(tiny.rows), SETTINGS)
     assert found.records.tolist() == store.records.tolist()
     batch = padded_batch(store)
     for place in (0, 7, 22):
@@ -87,10 +87,10 @@ def test_each_document_has_the_loss_it_has_alone(tiny):
 
 def test_chunks_and_passes_change_nothing(tiny, monkeypatch):
     model, rows = llama(300), PackedRows(tiny.rows)
-    whole = measure(model, rows, SETTINGS)
+    whole = measure_likelihood(model, rows, SETTINGS)
     monkeypatch.setattr(scoring, "LOGIT_BYTES", 4 * 300 * 3)
-    monkeypatch.setattr(scoring, "TOKENS_PER_PASS", 1)
-    pieces = measure(model, rows, SETTINGS)
+    monkeypatch.setattr(scoring, "SCORED_AT_ONCE", 1)
+    pieces = measure_likelihood(model, rows, SETTINGS)
     assert pieces.tokens.tolist() == whole.tokens.tolist()
     np.testing.assert_allclose(pieces.nll, whole.nll, rtol=1e-5)
 
@@ -136,7 +136,7 @@ def test_nothing_held_out_gives_a_count_of_zero_and_no_measure(tiny, tmp_path):
     (tmp_path / "model").symlink_to(tiny.model)
     write_data(empty, [])
     store = TokenStore(empty.tokens / "eval")
-    found = measure(llama(300), PackedRows(empty.rows), SETTINGS)
+    found = measure_likelihood(llama(300), PackedRows(empty.rows), SETTINGS)
     assert likelihood_measures(found, store, ALL, "base") == {"n": 0}
 
 
@@ -146,7 +146,7 @@ def test_a_text_in_several_rows_is_one_document(tiny, tmp_path):
     pieces = cut(sizes, 12, "drop")
     assert pieces.counts()["tokens_repeated"] > len(store)
     write_rows(tmp_path / "rows.arrow", CutDocuments(store, pieces), pack(pieces.lengths, 12), 12, 0)
-    found = measure(llama(300), PackedRows(tmp_path / "rows.arrow"), SETTINGS, texts=store.records)
+    found = measure_likelihood(llama(300), PackedRows(tmp_path / "rows.arrow"), SETTINGS, texts=store.records)
     assert found.records.tolist() == store.records.tolist()
     assert found.lengths.tolist() == store.lengths.tolist()
     assert not found.rejected.any()

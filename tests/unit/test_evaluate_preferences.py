@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
-from snaketune.evaluate.likelihood import Likelihoods, measure
+from snaketune.evaluate.likelihood import Likelihoods, measure_likelihood
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model
 from snaketune.evaluate.preferences import preference_measures
 from snaketune.evaluate.results import write_documents
@@ -60,8 +60,8 @@ def expected(run):
         rows = PackedRows(run.rows)
         tuned = attach_adapter(load_model(run.model, ModelSettings()), run.adapter)
         with tuned.disable_adapter():
-            found["base", side] = measure(tuned, rows, ModelSettings())
-        found["tuned", side] = measure(tuned, rows, ModelSettings())
+            found["base", side] = measure_likelihood(tuned, rows, ModelSettings())
+        found["tuned", side] = measure_likelihood(tuned, rows, ModelSettings())
     return found
 
 

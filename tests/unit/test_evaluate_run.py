@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
-from snaketune.evaluate.models import ModelSettings, attach_adapter, computing_dtype
+from snaketune.evaluate.models import ModelSettings, attach_adapter, inference_dtype
 from snaketune.evaluate.results import write_documents, write_generations
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_model.py"
@@ -126,8 +126,8 @@ def test_an_adapter_that_does_not_fit_is_refused_not_ignored(tiny, tmp_path):
 
 
 def test_a_cpu_always_computes_in_float32():
-    assert computing_dtype("bfloat16", torch.device("cpu")) == torch.float32
-    assert computing_dtype("auto", torch.device("cpu")) == torch.float32
+    assert inference_dtype("bfloat16", torch.device("cpu")) == torch.float32
+    assert inference_dtype("auto", torch.device("cpu")) == torch.float32
 
 
 def test_flat_and_nested_slices_mean_the_same():

@@ -9,14 +9,14 @@ from snaketune.core.errors import ConfigError
 from snaketune.evaluate import evaluation_packages
 from snaketune.evaluate.additive import Additive
 from snaketune.evaluate.answers.matching import answer_number, normalizer, numeric_match, reference_number
-from snaketune.evaluate.answers.scorers import json_equal, json_valid, scored, scorers
+from snaketune.evaluate.answers.scorers import json_equal, json_valid, score_answers, scorers
 
 ANSWERS = ["the lamp goes on at seven", "Kitchen, off!", "", "The cat sat on the mat.", "rouge et noir: caf\u00e9"]
 REFERENCES = ["the lamp goes on at nine", "kitchen off", "red", "The cat sat on a mat.", "rouge et noir: caf\u00e9"]
 
 
 def over(name, answers=ANSWERS, references=REFERENCES, normalize=("strip",)):
-    return scored(scorers([name], normalize)[name], answers, references)
+    return score_answers(scorers([name], normalize)[name], answers, references)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])

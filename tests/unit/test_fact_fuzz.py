@@ -17,28 +17,28 @@ import pytest
 from report_case import FILES, FOLDER, fact_paths
 
 from snaketune.card.card import render_card
-from snaketune.card.card_facts import load_facts as load_card_facts
+from snaketune.card.card_facts import load_card_facts
 from snaketune.core.errors import SnaketuneError
 from snaketune.core.manifest import damaged_files
 from snaketune.facts.measured import RUN_INFO
 from snaketune.facts.plan_facts import PLAN
 from snaketune.plan.costs.past_runs import finished_runs, measured_run
-from snaketune.plan.summary import describe
+from snaketune.plan.summary import describe_plan
 from snaketune.report.compare.comparison import load_run
 from snaketune.report.compare.comparison_page import find_runs, render_comparison
 from snaketune.report.plan.plan_page import render_plan
 from snaketune.report.report_facts import load_facts
 from snaketune.report.run.history import run_before
-from snaketune.report.run.page import render
+from snaketune.report.run.page import render_run
 from snaketune.report.run.table import fact_table, table_bytes
 from snaketune.report.unfinished.unfinished import gather_attempt
 from snaketune.report.unfinished.unfinished_page import render_unfinished
 from snaketune.report.unfinished.watching import describe_trainings, find_trainings
 from snaketune.terminal.closing import end_of_runs
-from snaketune.terminal.stage_lines import OUTCOMES, outcome
+from snaketune.terminal.stage_lines import SUMMARIES, outcome
 from snaketune.workflow.results.damage import heal
 from snaketune.workflow.results.pruning import find_unused_work
-from snaketune.workflow.results.unrecorded import FORMS, MANIFESTS
+from snaketune.workflow.results.unrecorded import RECORDED_FILES, STAGE_MANIFESTS
 
 FUZZED = 10_000 if "SNAKETUNE_SLOW" in os.environ else 80
 DEEP = "[" * 2000 + "]" * 2000
@@ -105,7 +105,7 @@ def project(tmp_path, monkeypatch):
     tokens["files"] = {"chat_template.jinja": {"bytes": 9, "digest": "d"}}
     (folder / FILES["tokens"]).write_text(json.dumps(tokens))
     (folder / "facts.json").write_bytes(table_bytes(fact_table(load_facts(fact_paths(folder)))))
-    for stage in MANIFESTS:
+    for stage in STAGE_MANIFESTS:
         target = Path("results/data") / stage / "x" / "manifest.json"
         target.parent.mkdir(parents=True)
         shutil.copy(folder / f"{stage}.manifest.json", target)
@@ -123,7 +123,7 @@ def every_reader(folder: Path) -> dict:
 
     def report():
         facts = load_facts(fact_paths(folder))
-        return table_bytes(fact_table(facts)), render(facts)
+        return table_bytes(fact_table(facts)), render_run(facts)
 
     def past_runs():
         host = json.loads((other / "run_info.json").read_text())["machine"]["host"]
@@ -137,11 +137,11 @@ def every_reader(folder: Path) -> dict:
         ),
         "card": lambda: render_card(load_card_facts("adapter", card)),
         "plan page": lambda: render_plan(PLAN.read(folder / "plan.json"), "one", "lora-1"),
-        "plan": lambda: describe(PLAN.read(folder / "plan.json"), "one", None),
+        "plan": lambda: describe_plan(PLAN.read(folder / "plan.json"), "one", None),
         "unfinished": lambda: render_unfinished(gather_attempt(attempt, private, "snakemake")),
         "watch": lambda: describe_trainings(find_trainings(Path("work"), time.time()), 80, Path("work")),
         "terminal": lambda: end_of_runs({"one": folder, "two": other}, "ask", "compare"),
-        "stages": lambda: [outcome(rule, [str(path)]) for rule in OUTCOMES for path in folder.glob("*.json")],
+        "stages": lambda: [outcome(rule, [str(path)]) for rule in SUMMARIES for path in folder.glob("*.json")],
         "history": lambda: run_before(Path("results"), other, RUN_INFO.read(other / "run_info.json")),
         "past runs": past_runs,
         "prune": lambda: find_unused_work("work", "results", {"one/lora-1"}),
@@ -216,9 +216,9 @@ def where(error: Exception) -> str:
 
 def test_the_same_command_rebuilds_what_its_readers_refuse(project, capsys):
     chance = random.Random(20)
-    facts = [project / name for name in FORMS if (project / name).is_file()]
-    facts += [Path("results/data") / stage / "x" / "manifest.json" for stage in MANIFESTS]
-    forms = FORMS | MANIFESTS
+    facts = [project / name for name in RECORDED_FILES if (project / name).is_file()]
+    facts += [Path("results/data") / stage / "x" / "manifest.json" for stage in STAGE_MANIFESTS]
+    forms = RECORDED_FILES | STAGE_MANIFESTS
     dropped = 0
     for _ in range(FUZZED // 2):
         path, before = (chosen := chance.choice(facts)), chosen.read_bytes()

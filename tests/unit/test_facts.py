@@ -7,7 +7,7 @@ import pytest
 from report_case import FILES, FOLDER
 
 from snaketune.core.errors import DataError
-from snaketune.facts.fact_files import FORMAT, FactFile
+from snaketune.facts.fact_files import FORMAT_KEY, FactFile
 from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.shapes import ShapeError, shaped
@@ -63,9 +63,9 @@ def test_the_sentence_has_place_value_and_fix():
 def test_a_newer_format_is_refused_and_an_older_file_is_read(tmp_path):
     kind = FactFile(PLAN.kind, format=2)
     document = orjson.loads((FOLDER / "plan.json").read_bytes())
-    assert document.get(FORMAT) is None and kind.parse(document, "p.json")["steps"] == document["steps"]
+    assert document.get(FORMAT_KEY) is None and kind.parse(document, "p.json")["steps"] == document["steps"]
     kind.write(tmp_path / "plan.json", kind.parse(document, "p.json"))
-    assert orjson.loads((tmp_path / "plan.json").read_bytes())[FORMAT] == 2
+    assert orjson.loads((tmp_path / "plan.json").read_bytes())[FORMAT_KEY] == 2
     assert kind.read(tmp_path / "plan.json")["steps"] == document["steps"]
     with pytest.raises(DataError, match="its format is 2, and this version reads formats up to 1: use the version"):
         PLAN.read(tmp_path / "plan.json")

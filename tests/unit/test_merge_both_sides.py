@@ -16,8 +16,8 @@ from snaketune.merge.combining import Combination, combine_adapters
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import logits, verify
-from snaketune.merge.verification.divergence import Comparison, Mean
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.divergence import Mean, ModelComparison
+from snaketune.merge.verification.merge_gate import check_merged_folder
 
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "adapter_model.safetensors"
@@ -37,7 +37,7 @@ def tiny(written, tmp_path):
     return TinyRun(tmp_path / "run")
 
 
-def merge(run, gate=check_folder, **changes):
+def merge(run, gate=check_merged_folder, **changes):
     material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
     return merge_adapter(material, CFG | changes, run.root / "merged", gate)["check"]
 
@@ -94,8 +94,8 @@ def test_weights_on_the_grid_of_four_bits_pass(tiny):
 
 
 def wrong(monkeypatch, name, fault):
-    right = getattr(adapters.Adapter, name)
-    monkeypatch.setattr(adapters.Adapter, name, lambda self, *given: fault(right(self, *given), *given))
+    right = getattr(adapters.LoadedAdapter, name)
+    monkeypatch.setattr(adapters.LoadedAdapter, name, lambda self, *given: fault(right(self, *given), *given))
 
 
 def refused(run, match):
@@ -125,9 +125,9 @@ def test_a_transposed_factor_is_refused(tiny, monkeypatch):
 
 
 def test_a_layer_left_out_is_refused(tiny, monkeypatch):
-    right = adapters.Adapter.modules.fget
+    right = adapters.LoadedAdapter.modules.fget
     fewer = property(lambda self: [name for name in right(self) if "layers.1.self_attn" not in name])
-    monkeypatch.setattr(adapters.Adapter, "modules", fewer)
+    monkeypatch.setattr(adapters.LoadedAdapter, "modules", fewer)
     refused(
         tiny, "4 modules are changed by only one of PEFT and the merge; the first is model.layers.1.self_attn.k_proj"
     )
@@ -150,7 +150,7 @@ def test_files_that_load_as_another_model_are_refused(tiny):
         text = (folder / "config.json").read_text()
         (folder / "config.json").write_text(text.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-01'))
         assert (folder / "config.json").read_text() != text
-        return check_folder(folder, material, cfg)
+        return check_merged_folder(folder, material, cfg)
 
     with pytest.raises(TrainingError, match=r"does not match the tuned one: file_logits_error [\d.]+ \(limit 0.005\)"):
         merge(tiny, gate)
@@ -178,7 +178,7 @@ def test_what_the_number_format_costs_is_a_fact_and_stops_nothing(tiny, monkeypa
     ],
 )
 def test_what_is_worth_a_look(change, interval, kl, look):
-    found = Comparison(0.3, 0.3 + change, Mean(change, interval), Mean(kl, None), 100, 100)
+    found = ModelComparison(0.3, 0.3 + change, Mean(change, interval), Mean(kl, None), 100, 100)
     assert verify.is_worth_a_look(found) == look
 
 

@@ -13,7 +13,7 @@ from snaketune.merge.adapter import read_adapter
 from snaketune.merge.combining import Combination, combine_adapters, hollow_model
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 
 ONE, TWO = {"use_rslora": True}, {"lora_alpha": 3}
 OTHER_RANKS = {"r": 6, "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"up_proj": 20}}
@@ -149,7 +149,7 @@ def test_the_merged_model_is_proven_to_be_base_plus_combination(folders, tmp_pat
     merge = {"dtype": "float32", "max_shard_size": "5GB", "method": "cat"}
     merge["adapters"] = [{"run": "one", "weight": 0.5}, {"run": "two", "weight": 2.0}]
     cfg = {"merge": merge, "train": {"cpu_threads": 1}, "model": {"attn_implementation": "sdpa"}}
-    facts = merge_adapter(material, cfg, run.root / "merged", check_folder)
+    facts = merge_adapter(material, cfg, run.root / "merged", check_merged_folder)
     assert facts["check"]["verdict"] == "equal"
     assert [adapter["weight"] for adapter in facts["combination"]["adapters"]] == [0.5, 2.0]
     base, merged = (AutoModelForCausalLM.from_pretrained(path) for path in (run.model, run.root / "merged"))

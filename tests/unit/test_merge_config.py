@@ -7,7 +7,7 @@ import pytest
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.stages import STAGES, slice_of, stage_id
+from snaketune.workflow.stages import CONFIGURED_STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}}}
 BOTH = {"merge": {"adapters": [{"run": "a", "weight": 0.5}, {"run": "b", "weight": -0.25}]}}
@@ -18,7 +18,7 @@ def resolve(runs, **sections):
 
 
 def ids(run):
-    return {stage: stage_id(run.config, stage) for stage in STAGES}
+    return {stage: stage_id(run.config, stage) for stage in CONFIGURED_STAGES}
 
 
 def job_table(runs, **sections):

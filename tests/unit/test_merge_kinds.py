@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from snaketune.core.errors import TrainingError
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 
 CFG = {"dtype": "bfloat16", "max_shard_size": "30KB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 TIED = {"tie_word_embeddings": True}
@@ -46,7 +46,7 @@ def train(run, model, saving=None, **changes):
 
 def merge(run):
     material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
-    return merge_adapter(material, CFG, run.root / "merged", check_folder)["check"]
+    return merge_adapter(material, CFG, run.root / "merged", check_merged_folder)["check"]
 
 
 def refused(run, match):

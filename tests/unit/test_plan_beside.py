@@ -10,7 +10,7 @@ from snaketune.plan.advice.after_training import answering_of, host_memory
 from snaketune.plan.advice.presets import load_presets, presets_digest
 from snaketune.plan.planning import make_plan
 from snaketune.report.plan.plan_choices import flow, presets
-from snaketune.report.plan.plan_figures import afterwards, figures
+from snaketune.report.plan.plan_figures import afterwards, plan_figures
 
 A100 = {"gpu": "a100-80-sxm"}
 
@@ -70,7 +70,9 @@ def test_a_thousand_answers_read_every_weight_for_every_token(plan):
     assert answers["tokens_per_answer"] == 100
     assert answers["seconds"] == pytest.approx(1000 * 100 / rate, rel=1e-3)
     assert answers["origin"] == "estimated"
-    assert any(figure.label == "1,000 answers of the tuned model" and "$" in figure.value for figure in figures(plan))
+    assert any(
+        figure.label == "1,000 answers of the tuned model" and "$" in figure.value for figure in plan_figures(plan)
+    )
 
 
 def test_a_measured_rate_of_answers_comes_before_an_estimate():

@@ -5,7 +5,7 @@ from plan_models import LLAMA_2_7B, LLAMA_2_13B, LLAMA_3_1_8B, MIXTRAL_8X7B, QWE
 from transformers import GPT2Config, LlamaConfig, MixtralConfig, T5Config
 
 from snaketune.core.errors import ConfigError, PlanError
-from snaketune.plan.memory.counting import count_parameters, lora_parameters
+from snaketune.plan.memory.counting import count_config_parameters, lora_parameters
 
 ALL = {"target_modules": "all-linear"}
 
@@ -23,11 +23,11 @@ ALL = {"target_modules": "all-linear"}
     ],
 )
 def test_total_is_the_published_number(config, total):
-    assert count_parameters(config).total == total
+    assert count_config_parameters(config).total == total
 
 
 def test_parts_of_llama_2_7b_follow_its_shape():
-    counts = count_parameters(LLAMA_2_7B)
+    counts = count_config_parameters(LLAMA_2_7B)
     assert counts.linear == 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     assert counts.embedding == counts.head == 32000 * 4096
     assert counts.other == (2 * 32 + 1) * 4096
@@ -35,7 +35,7 @@ def test_parts_of_llama_2_7b_follow_its_shape():
 
 
 def test_tied_head_is_multiplied_but_stored_once():
-    counts = count_parameters(QWEN_3_06B)
+    counts = count_config_parameters(QWEN_3_06B)
     assert counts.tied
     assert counts.head == counts.embedding == 151936 * 1024
     assert counts.multiplied == counts.linear + counts.head
@@ -43,7 +43,7 @@ def test_tied_head_is_multiplied_but_stored_once():
 
 
 def test_a_token_uses_two_of_mixtrals_eight_experts():
-    counts = count_parameters(MIXTRAL_8X7B)
+    counts = count_config_parameters(MIXTRAL_8X7B)
     assert counts.experts == 32 * 8 * 3 * 4096 * 14336
     assert counts.active_experts == counts.experts // 4
     active = counts.total - counts.experts + counts.active_experts
@@ -54,7 +54,7 @@ def test_experts_without_a_number_used_are_refused():
     config = MixtralConfig(num_hidden_layers=1, hidden_size=64, intermediate_size=64, vocab_size=64)
     config.num_experts_per_tok = 0
     with pytest.raises(PlanError, match="num_experts_per_tok"):
-        count_parameters(config)
+        count_config_parameters(config)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_unknown_target_module_names_the_key():
 
 def test_a_model_that_is_no_causal_language_model_is_refused():
     with pytest.raises(PlanError, match="t5"):
-        count_parameters(T5Config())
+        count_config_parameters(T5Config())
 
 
 def test_counting_leaves_the_configuration_as_it_was():
     config = LlamaConfig(**SMALL)
     before = config.to_dict()
-    count_parameters(config)
+    count_config_parameters(config)
     assert config.to_dict() == before

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from plan_models import LLAMA_3_1_8B, QWEN_3_06B
 
-from snaketune.plan.memory.fitting import choose_checkpointing, fits, next_smaller_setting
+from snaketune.plan.memory.fitting import choose_checkpointing, fits_budget, next_smaller_setting
 from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.memory_settings import MemorySetting
 
@@ -21,7 +21,7 @@ def test_least_recomputation_that_fits_with_the_margin_is_taken():
         needed = 1.1 * total(replace(SETTING, checkpoint_every=every))
         choice = choose_checkpointing(QWEN_3_06B, SETTING, needed + 0.001)
         assert (choice.checkpoint_every, choice.fits) == (every, True)
-        assert fits(choice.plan, needed + 0.001) and not fits(choice.plan, needed - 0.001)
+        assert fits_budget(choice.plan, needed + 0.001) and not fits_budget(choice.plan, needed - 0.001)
 
 
 def test_nothing_fits_gives_full_recomputation_and_says_so():

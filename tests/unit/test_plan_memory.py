@@ -193,13 +193,13 @@ def test_setting_of_a_configuration_takes_every_key():
 
 
 def test_the_plan_and_the_chunked_loss_agree_on_the_size_of_a_chunk():
-    from snaketune.plan.memory.memory import LOGITS_AT_ONCE
+    from snaketune.plan.memory.memory import LOGITS_BY_DEVICE
     from snaketune.train.kernels import chunked_cross_entropy
 
     assert {
         "cuda": chunked_cross_entropy.LOGITS_AT_ONCE,
         "cpu": chunked_cross_entropy.LOGITS_AT_ONCE_CPU,
-    } == LOGITS_AT_ONCE
+    } == LOGITS_BY_DEVICE
 
 
 def test_offloaded_activations_are_planned_by_what_is_on_its_way():

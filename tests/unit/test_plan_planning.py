@@ -17,7 +17,7 @@ from snaketune.plan.flops import hardware_flops, shape_of
 from snaketune.plan.gate import Gate, check_plan
 from snaketune.plan.planning import make_plan
 from snaketune.plan.remedy import written
-from snaketune.plan.summary import describe
+from snaketune.plan.summary import describe_plan
 from snaketune.plan.workload import squared_lengths, tokens_up_to
 from snaketune.train.checkpoints.checkpoint_schedule import best_interval
 
@@ -149,7 +149,7 @@ def test_a_mixture_of_experts_is_planned_without_its_memory(tmp_path):
     assert plan["train_hours"] > 0
     assert plan["fit"][0]["methods"] == {}
     assert any("mixture of experts" in note for note in plan["notes"])
-    assert "unknown" in describe(plan, "moe")
+    assert "unknown" in describe_plan(plan, "moe")
 
 
 def finished_run(folder, plan, name, tokens=1_000_000, seconds=100.0, gpu="NVIDIA A100-SXM4-80GB", host="here"):
@@ -252,15 +252,15 @@ def test_what_cannot_fit_stops_with_the_next_smaller_setting(folder):
     plan = plan_of(folder, plan={"gpu": "rtx3090"}, adapter={"type": "none"})
     (sentence,) = check_plan(plan).stops
     assert re.match(r"plan.gpu: RTX 3090 has 24.0 GB and this run needs \d+\.\d GB \(estimated, ", sentence)
-    assert f"DOES NOT START: {sentence}" in describe(plan | {"stops": [sentence]}, "one")
+    assert f"DOES NOT START: {sentence}" in describe_plan(plan | {"stops": [sentence]}, "one")
 
 
 def test_an_unknown_rate_comes_with_the_command_that_measures_it(folder):
     small = {"model_folder": saved(SMALL_MODELS["llama"])}
     here, elsewhere = plan_of(folder, small), plan_of(folder, small, plan={"gpu": "rtx3090"})
-    assert "measure   snakemake --cores all plan --config 'plan={probe: true}'" in describe(here, "one")
-    assert "at least" in describe(here, "one")
-    assert "plan={probe" not in describe(elsewhere, "one"), "a probe here says nothing about another device"
+    assert "measure   snakemake --cores all plan --config 'plan={probe: true}'" in describe_plan(here, "one")
+    assert "at least" in describe_plan(here, "one")
+    assert "plan={probe" not in describe_plan(elsewhere, "one"), "a probe here says nothing about another device"
 
 
 def test_refusal_advice_and_table_recommend_the_same_and_agree_on_the_memory(folder):
@@ -328,12 +328,12 @@ def test_break_even_and_a_year(folder, a100):
 
 
 def test_the_terminal_shows_ten_lines_first_and_never_a_number_for_the_unknown(folder, a100):
-    lines = describe(a100, "mine", FRIDAY).splitlines()
+    lines = describe_plan(a100, "mine", FRIDAY).splitlines()
     assert lines[0].startswith("Plan of mine: 6,738,415,616 parameters")
     assert [line.split()[0] for line in lines[1:7]] == ["tokens", "steps", "rate", "training", "in", "ends"]
     assert "Fri 18:00 -> Fri 18:1" in lines[6]
     assert max(map(len, lines[:11])) < 140
-    unknown = describe(plan_of(folder), "mine").splitlines()
+    unknown = describe_plan(plan_of(folder), "mine").splitlines()
     assert [line.split()[1] for line in unknown[3:5]] == ["unknown", "unknown"]
 
 
@@ -347,7 +347,7 @@ def test_gpus_of_which_the_same_is_true_share_a_line(folder):
     plan = plan_of(folder)
     first, last, count = plan["fit"][0], plan["fit"][-1], len(plan["fit"])
     same = [{**row, "methods": first["methods"]} for row in plan["fit"][:-1]]
-    lines = describe({**plan, "fit": [*same, last]}, "mine").splitlines()
+    lines = describe_plan({**plan, "fit": [*same, last]}, "mine").splitlines()
     start = next(number for number, line in enumerate(lines) if "On one GPU" in line)
     table = lines[start + 1 : lines.index("", start)]
     assert [line.split("  ")[1] for line in table] == [

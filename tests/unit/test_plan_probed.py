@@ -10,7 +10,7 @@ from test_plan_planning import A100, finished_run
 from snaketune.core.errors import TrainingError
 from snaketune.plan.candidates import Candidate, advice, row_choices, worker_choices
 from snaketune.plan.costs.probed import describe_probe
-from snaketune.plan.summary import describe
+from snaketune.plan.summary import describe_plan
 from snaketune.train.out_of_memory import MemoryExhaustedError
 
 GPU = {"name": "NVIDIA A100-SXM4-80GB"}
@@ -176,7 +176,7 @@ def test_a_probe_and_its_advice_are_said_in_a_sentence_each(tmp_path):
     assert lines[0].startswith("Probe: 12,000 tokens/s (measured, median of 3, spread 12%)")
     assert "1.30 times as fast with train.dataloader_num_workers: 2" in lines[1]
     plan = plan_of(tmp_path, {"probe": found}, plan=A100)
-    assert lines[1] in describe(plan, "run")
+    assert lines[1] in describe_plan(plan, "run")
     tuned["advice"] = None
     assert "keep the settings" in describe_probe(found)[1]
 

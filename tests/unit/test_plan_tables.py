@@ -11,8 +11,8 @@ from snaketune.core.errors import ConfigError
 from snaketune.plan.costs.calendar import schedule
 from snaketune.plan.costs.past_runs import preparation_seconds
 from snaketune.plan.devices.hardware import load_catalogue, load_ladder
-from snaketune.plan.summary import describe
-from snaketune.report.plan.plan_page import sections
+from snaketune.plan.summary import describe_plan
+from snaketune.report.plan.plan_page import plan_sections
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,10 @@ def test_seconds_of_training_have_no_price_of_a_year_and_no_digits_elsewhere(fol
     short = plan_of(folder, plan=A100, train={"max_steps": 1, "gradient_accumulation_steps": 1})
     assert short["train_hours"] < 1 / 60 and {row["usd_per_year"] for row in short["ladder"]} == {None}
     assert short["ownership"]["break_even_runs"] is short["ownership"]["rented_usd_per_year"] is None
-    told = describe(short, "one", FRIDAY)
+    told = describe_plan(short, "one", FRIDAY)
     assert "a year" not in told and "under a minute a run (estimated" in told and "pays off after" not in told
     assert not re.search(r"fits [\d.]+ GB [\d.]+ s", told)
-    page = sections(short)
+    page = plan_sections(short)
     assert {(row["run"], row["year"]) for row in page["ladder"] if row["verdict"] == "fits"} == {
         ("next to nothing",) * 2
     }

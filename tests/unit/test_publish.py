@@ -13,7 +13,7 @@ from snaketune.core.outputs import record_outputs
 from snaketune.publish import uploading
 from snaketune.publish.hub_upload import check_destination
 from snaketune.publish.publishing import publish_folder
-from snaketune.storage.object_storage import connect, listed
+from snaketune.storage.object_storage import connect, listed_objects
 
 pytest_plugins = ("object_store",)
 BUCKET = "data"
@@ -46,7 +46,7 @@ def publish(folder, client=None):
 
 def stored(client, url=f"s3://{BUCKET}/"):
     contents = {}
-    for one in listed(client, url):
+    for one in listed_objects(client, url):
         key = one.url.removeprefix(f"s3://{BUCKET}/")
         contents[one.url.removeprefix(f"{URL}/")] = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     return contents

@@ -7,7 +7,7 @@ from ablate_case import Machine, facts
 from test_report_page import HOSTILE, Page
 
 from snaketune.report.ablation.ablate_page import change_of_loss, render_ablation, row_of
-from snaketune.report.ablation.waterfall import FAST, OVERLAP, SLOW, bars, scale_of, waterfall
+from snaketune.report.ablation.waterfall import FAST_WAY, OVERLAP, SLOW, bars, scale_of, waterfall
 from snaketune.report.charts.svg import drawn
 
 
@@ -22,7 +22,7 @@ def page_of(found):
 
 def test_the_waterfall_goes_from_one_end_to_the_other_as_measured(measured):
     found, whole = bars(measured), measured["combined"]
-    assert [found[0].label, found[-2].label, found[-1].label] == [SLOW, OVERLAP, FAST]
+    assert [found[0].label, found[-2].label, found[-1].label] == [SLOW, OVERLAP, FAST_WAY]
     assert (found[0].end, found[-1].end) == (whole["seconds_slow"], whole["seconds_fast"])
     for before, after in pairwise(found[1:-1]):
         assert after.start == before.end

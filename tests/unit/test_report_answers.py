@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.report.run.answers import collect, kind_of
+from snaketune.report.run.answers import collect, kind_of_answer
 
 
 def line(number, base, tuned, **more):
@@ -13,13 +13,13 @@ def line(number, base, tuned, **more):
     [(True, False, "broken"), (False, False, "wrong"), (False, True, "fixed"), (True, True, "right")],
 )
 def test_kinds_of_scored_answers(base, tuned, kind):
-    assert kind_of(line(1, base, tuned)) == kind
+    assert kind_of_answer(line(1, base, tuned)) == kind
 
 
 def test_kinds_without_scores_or_without_a_base_model():
-    assert kind_of({"base": "x", "tuned": "y"}) == "changed"
-    assert kind_of({"base": "x", "tuned": "x"}) == "unchanged"
-    assert kind_of({"tuned": "y", "tuned_match": False}) == "tuned_wrong"
+    assert kind_of_answer({"base": "x", "tuned": "y"}) == "changed"
+    assert kind_of_answer({"base": "x", "tuned": "x"}) == "unchanged"
+    assert kind_of_answer({"tuned": "y", "tuned_match": False}) == "tuned_wrong"
 
 
 def test_the_one_wrong_answer_among_thousands_is_shown_first():

@@ -4,13 +4,13 @@ import pytest
 from report_case import evaluation_of, facts_with
 
 from snaketune.report.report_facts import load_facts
-from snaketune.report.run.answers import Answers, collect_by_file
+from snaketune.report.run.answers import ShownAnswers, collect_by_file
 from snaketune.report.run.breakdown import file_parts, length_parts, source_parts, task_rows
-from snaketune.report.run.evaluation_table import table
+from snaketune.report.run.evaluation_table import metric_rows
 from snaketune.report.run.findings import findings
 from snaketune.report.run.judging import judge
 from snaketune.report.run.machine_section import speeds
-from snaketune.report.run.page import render
+from snaketune.report.run.page import render_run
 from snaketune.report.run.verdict import verdict
 
 
@@ -36,8 +36,8 @@ def test_a_loss_is_called_better_when_its_interval_leaves_out_zero_and_it_fell_b
     low, high, base, tuned, outcome, word
 ):
     evaluation = measured(low, high, base, tuned)
-    assert judge(evaluation_of(evaluation), Answers()) == outcome
-    (row,) = table(evaluation_of(evaluation))
+    assert judge(evaluation_of(evaluation), ShownAnswers()) == outcome
+    (row,) = metric_rows(evaluation_of(evaluation))
     assert row.tuning.note == word and row.tuning.interval.startswith("95%: ")
     assert ("which may be chance" in verdict(facts_with(evaluation=evaluation)).sentence) is (outcome == "same")
 
@@ -47,7 +47,7 @@ def test_answers_decided_by_a_number_are_judged_by_it():
         "base": {"exact_match": 0.0, "numeric_match": 0.1, "n_generated": 200, "decided_by": "numeric_match"},
         "tuned": {"exact_match": 0.0, "numeric_match": 0.6, "n_generated": 200, "decided_by": "numeric_match"},
     }
-    answers = Answers({"fixed": 110, "broken": 10, "wrong": 70, "right": 10})
+    answers = ShownAnswers({"fixed": 110, "broken": 10, "wrong": 70, "right": 10})
     found = verdict(facts_with(evaluation=evaluation, answers=answers))
     assert found.outcome == "better"
     assert "right number on 200 held-out requests rose from 10.0% to 60.0%" in found.sentence
@@ -56,7 +56,7 @@ def test_answers_decided_by_a_number_are_judged_by_it():
 
 def test_a_measure_that_applies_to_some_answers_says_to_how_many():
     model = {"json_valid": 0.5, "n_generated": 40, "n_scored": {"json_valid": 8}}
-    (row,) = table(evaluation_of({"base": model, "tuned": model}))
+    (row,) = metric_rows(evaluation_of({"base": model, "tuned": model}))
     assert row.tuned.note == "of 8 answers"
 
 
@@ -90,7 +90,7 @@ def test_answers_of_files_are_not_those_of_the_held_out_split():
 
 
 def test_leaks_are_shown_in_pairs_and_hostile_text_stays_text():
-    page = render(facts_with())
+    page = render_run(facts_with())
     assert "Too similar" in page and "held-out record from line 40" in page
     assert "&lt;b&gt;5&lt;/b&gt;" in page and "<b>5</b>" not in page
 
@@ -110,7 +110,7 @@ def test_speeds_have_units():
                                    "tokens_per_second": 1234.5, "batch_size": 64}}}  # fmt: skip
     (row,) = speeds(facts_with(timing=timing).timing)
     assert (row.model, row.median, row.p95, row.tokens) == ("Base and adapter", "0.500 s", "0.750 s", "1,234")
-    assert "Speed of the answers" in render(facts_with(timing=timing))
+    assert "Speed of the answers" in render_run(facts_with(timing=timing))
     assert speeds(None) == ()
 
 

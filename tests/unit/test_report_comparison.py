@@ -9,10 +9,10 @@ import pytest
 from report_case import FOLDER
 
 from snaketune.report.compare import comparison_page
-from snaketune.report.compare.comparison import curve, differences, load_run, relative
+from snaketune.report.compare.comparison import changed_settings, curve, load_run, relative
 from snaketune.report.compare.comparison_verdict import comparison_verdict
-from snaketune.report.compare.paired import compare, scored
-from snaketune.report.compare.ranking import Pairs, best, disk, measures
+from snaketune.report.compare.paired import compare_runs, scored
+from snaketune.report.compare.ranking import Pairs, best, compared_measures, disk
 from snaketune.report.units import MINUS
 
 INFO = {"train": {"seconds": 60.0, "finished": "2026-01-02T03:04:05+0000"}, "machine": {"host": "a", "gpu": None}}
@@ -55,7 +55,7 @@ def generations(right):
 
 
 def measured(runs):
-    return measures(runs, Pairs(runs))
+    return compared_measures(runs, Pairs(runs))
 
 
 def row(rows, label):
@@ -64,8 +64,8 @@ def row(rows, label):
 
 def test_only_keys_on_which_the_runs_disagree_are_listed(tmp_path):
     runs = [make_run(tmp_path, "a"), make_run(tmp_path, "b", config={"train.learning_rate": 0.5})]
-    assert [(row.key, row.values[1]) for row in differences(runs)] == [("train.learning_rate", "0.5")]
-    assert differences([runs[0], runs[0]]) == []
+    assert [(row.key, row.values[1]) for row in changed_settings(runs)] == [("train.learning_rate", "0.5")]
+    assert changed_settings([runs[0], runs[0]]) == []
 
 
 WORSE, BETTER = [1.0 + number % 7 / 100 for number in range(40)], [0.5 + number % 5 / 100 for number in range(40)]
@@ -134,9 +134,9 @@ def test_records_are_the_same_only_within_the_same_data(tmp_path):
     first, second = (
         make_run(tmp_path, name, documents=documents(WORSE), generations=generations([1])) for name in "ab"
     )
-    assert compare(scored(first), scored(second)).documents == 40
+    assert compare_runs(scored(first), scored(second)).documents == 40
     second.run["digests"]["data"] = "another"
-    found = compare(scored(first), scored(second))
+    found = compare_runs(scored(first), scored(second))
     assert (found.documents, found.answers) == (0, 1)
 
 

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from snaketune.report.charts.axes import linear, logarithmic, money, number, per_cent, thousands
-from snaketune.report.charts.svg import Axis, Bar, Limit, Plot, Series, Span, Spans, drawn
+from snaketune.report.charts.axes import linear, logarithmic, money, per_cent, thousands, tick_text
+from snaketune.report.charts.svg import Axis, HistogramBar, Limit, Plot, Series, SpanBar, Spans, drawn
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_a_narrow_logarithmic_axis_still_has_ticks():
 
 
 def test_ticks_read_as_people_write_them():
-    assert [number(value, 0.002) for value in (0, 0.002, 0.004)] == ["0", "0.002", "0.004"]
-    assert number(12000, 2000) == "12,000"
-    assert number(2e-5, 1e-5) == "2.0e-5"
+    assert [tick_text(value, 0.002) for value in (0, 0.002, 0.004)] == ["0", "0.002", "0.004"]
+    assert tick_text(12000, 2000) == "12,000"
+    assert tick_text(2e-5, 1e-5) == "2.0e-5"
     assert (thousands(1_500_000, 500_000), thousands(20_000, 5000), thousands(0, 5000)) == ("1.5M", "20k", "0")
     assert (money(0.5, 0.5), per_cent(0.2, 0.2)) == ("$0.5", "20%")
 
@@ -92,7 +92,7 @@ def test_names_are_text_and_an_only_point_is_a_dot():
 
 
 def test_bars_count_and_their_places_are_their_limits():
-    bars = (Bar(0, 10, 4, "four"), Bar(10, 20, 2, "two"))
+    bars = (HistogramBar(0, 10, 4, "four"), HistogramBar(10, 20, 2, "two"))
     markup = drawn(Plot(Axis("length"), Axis("documents", low=0), 100, bars=bars))
     found = [one for one in elements(markup) if one.tag == "rect"]
     assert [(one.get("x"), one.get("width"), one.get("height")) for one in found] == [
@@ -103,6 +103,6 @@ def test_bars_count_and_their_places_are_their_limits():
 
 
 def test_spans_lie_between_their_ends():
-    markup = drawn(Spans(Axis("hours"), (Span("all", 0, 4, "whole", "4 h"), Span("part", 1, 3, "saved", "2 h"))))
+    markup = drawn(Spans(Axis("hours"), (SpanBar("all", 0, 4, "whole", "4 h"), SpanBar("part", 1, 3, "saved", "2 h"))))
     found = [one for one in elements(markup) if one.tag == "rect"]
     assert [(one.get("x"), one.get("width")) for one in found] == [("0%", "100%"), ("25%", "50%")]

@@ -6,11 +6,11 @@ import pytest
 from report_case import FOLDER, fact_paths, facts_with
 
 from snaketune.core.errors import DataError
-from snaketune.data.tokens.token_store import SCHEMA, writing_tokens
+from snaketune.data.tokens.token_store import TOKENS_SCHEMA, writing_tokens
 from snaketune.report.report_facts import load_facts
 from snaketune.report.run.findings import findings
 from snaketune.report.run.funnel import balances, funnel
-from snaketune.report.run.reproducing import config_file, settings, sources
+from snaketune.report.run.reproducing import config_file, settings_of_run, sources
 from snaketune.report.run.too_long import find_too_long
 
 
@@ -105,7 +105,7 @@ def test_models_measured_on_different_data_are_told():
 
 
 def test_settings_that_differ_come_first_and_each_has_its_origin():
-    changed, same = settings(facts_with(), changed=True), settings(facts_with(), changed=False)
+    changed, same = settings_of_run(facts_with(), changed=True), settings_of_run(facts_with(), changed=False)
     assert {setting.origin for setting in same} == {"default"}
     assert "default" not in {setting.origin for setting in changed}
     assert next(setting for setting in changed if setting.key == "train.learning_rate").origin == "--config"
@@ -136,9 +136,9 @@ def test_the_longest_of_what_is_too_long_is_shown_with_its_place(tmp_path):
     (tmp_path / "train.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     columns = [[[1] * n for n in lengths], [[True] * n for n in lengths], lengths, lengths, range(6)]
     columns += [[0] * 6, [0] * 6, [False] * 6, [1] * 6]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, TOKENS_SCHEMA, strict=True)]
     with writing_tokens(tmp_path / "train") as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+        writer.write_batch(pa.record_batch(arrays, schema=TOKENS_SCHEMA))
     found = find_too_long(tmp_path / "train", tmp_path / "train.jsonl", 500)
     assert [(one.tokens, one.place) for one in found] == [(900, (0, 11)), (800, (0, 14)), (700, (0, 13))]
     assert found[0].text.text.startswith("document 1 ")

@@ -5,7 +5,7 @@ from report_case import facts_with, replaced
 
 from snaketune.report.run.findings import findings
 from snaketune.report.run.merge_findings import merge_check
-from snaketune.report.run.page import render
+from snaketune.report.run.page import render_run
 from snaketune.report.run.table import fact_table
 from snaketune.report.run.verdict import merge_part, verdict
 
@@ -32,7 +32,7 @@ def rounded():
 
 
 def text_of(facts):
-    return render(facts)
+    return render_run(facts)
 
 
 @pytest.mark.parametrize("reason", [REASON, "<img onerror=alert(1)>"])

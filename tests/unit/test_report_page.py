@@ -15,9 +15,9 @@ import pytest
 from report_case import fact_paths, facts_with, replaced
 
 from snaketune.report.charts.curves import Curve
-from snaketune.report.listed_records import DuplicatePair, LeftOut, QuarantinedLine
-from snaketune.report.run.answers import Answers, collect
-from snaketune.report.run.page import render
+from snaketune.report.listed_records import DuplicatePair, LeftOutRecord, QuarantinedLine
+from snaketune.report.run.answers import ShownAnswers, collect
+from snaketune.report.run.page import render_run
 from snaketune.report.text import excerpt, visible
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def page_of(**changes):
-    return Page(render(facts_with(**changes)))
+    return Page(render_run(facts_with(**changes)))
 
 
 def hostile_history():
@@ -94,7 +94,7 @@ def hostile_facts():
         evaluation={"base": {HOSTILE: 1.0}, "tuned": {HOSTILE: 2.0, "n": 50}},
         quarantine=(QuarantinedLine(piece.text, HOSTILE, piece, piece),),
         duplicates=(DuplicatePair((0, 1), (7, 2), HOSTILE, 1.0, piece, piece),),
-        left_out=(LeftOut(HOSTILE, (0, 1), HOSTILE, piece),),
+        left_out=(LeftOutRecord(HOSTILE, (0, 1), HOSTILE, piece),),
         info={**facts.info, "git": {"commit": HOSTILE, "uncommitted": HOSTILE}, "machine": {"host": HOSTILE}},
         history=hostile_history(),
         answers=collect([line]),
@@ -102,7 +102,7 @@ def hostile_facts():
 
 
 def test_hostile_facts_add_no_element_no_handler_and_no_invisible_character():
-    text = render(hostile_facts())
+    text = render_run(hostile_facts())
     page = Page(text)
     assert "alert(1)" in page.text
     assert "img" not in page.elements
@@ -157,7 +157,7 @@ def test_a_megabyte_is_shortened_with_a_note_of_its_length():
         "tuned_match": False,
         "base_match": False,
     }
-    text = render(facts_with(answers=collect([line])))
+    text = render_run(facts_with(answers=collect([line])))
     assert "Shortened: first 1,500 of 1,000,000 characters." in text
     assert len(text) < 400_000
 
@@ -185,7 +185,7 @@ def test_what_differs_between_equal_runs_is_only_in_marked_blocks():
     progress = {step: dataclasses.replace(known, seconds=1.5 * step) for step, known in facts.progress.items()}
     info = {**facts.info, "machine": {"host": "other"}, "train": {"seconds": 7200.0}, "git": {"commit": "f" * 40}}
     other = replaced(facts, rates=rates, progress=progress, info=info, plan=None, history=None, timing={"models": {}})
-    one, two = render(facts), render(other)
+    one, two = render_run(facts), render_run(other)
     assert one != two
     assert MEASURED.sub("", one) == MEASURED.sub("", two)
 
@@ -195,7 +195,7 @@ def test_what_differs_between_equal_runs_is_only_in_marked_blocks():
     [
         ({"merged": None}, "No merged model was made in this run"),
         ({"merged": {"dtype": "float32"}}, "The merged model was not compared with the adapter."),
-        ({"answers": Answers()}, "No answers were generated in this run"),
+        ({"answers": ShownAnswers()}, "No answers were generated in this run"),
         ({"evaluation": {}}, "No model was evaluated"),
         ({"curves": {name: Curve() for name in facts_with().curves}}, "No loss was logged"),
         ({"quarantine": ()}, "No line was quarantined."),
@@ -218,7 +218,7 @@ def test_a_page_of_almost_nothing_still_renders():
         merged=None,
         quarantine=(),
         duplicates=(),
-        answers=Answers(),
+        answers=ShownAnswers(),
         curves={n: Curve() for n in facts_with().curves},
     )
     assert "Trained, but not compared with the base model" in page.text

@@ -10,9 +10,9 @@ from test_report_page import HOSTILE, Page
 from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.plan_table_facts import FitCell
 from snaketune.facts.shapes import shaped
-from snaketune.report.plan.plan_figures import figures
-from snaketune.report.plan.plan_page import end_of, headline, render_plan, tone
-from snaketune.report.plan.plan_tables import fit, fit_cell
+from snaketune.report.plan.plan_figures import plan_figures
+from snaketune.report.plan.plan_page import plan_headline, render_plan, tone, weekday_of_end
+from snaketune.report.plan.plan_tables import fit_cell, fit_rows
 
 MEASURED = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
 
@@ -52,11 +52,11 @@ def unknown(plan):
     ],
 )
 def test_a_start_in_the_week_gives_the_day_and_time_of_the_end(start, duration, end):
-    assert end_of(start, duration) == end
+    assert weekday_of_end(start, duration) == end
 
 
 def test_every_number_has_its_origin_and_its_band(plan):
-    found = {figure.label: figure for figure in figures(plan)}
+    found = {figure.label: figure for figure in plan_figures(plan)}
     assert (found["Tokens"].value, found["Tokens"].origin) == ("182,571", "counted")
     assert (found["Throughput of one device"].value, found["Throughput of one device"].origin) == (
         "12,000 tokens/s",
@@ -73,7 +73,7 @@ def test_what_is_unknown_is_said_to_be_and_how_it_becomes_known(plan):
     assert "become known with one measurement" in page.text
     assert "snakemake --cores all plan --config 'plan={probe: true}'" in page.text
     assert "The end is unknown until the throughput is known." in page.text
-    (row,) = [figure for figure in figures(unknown(plan)) if figure.origin == "unknown"]
+    (row,) = [figure for figure in plan_figures(unknown(plan)) if figure.origin == "unknown"]
     assert row.label.endswith("1,000 answers of the tuned model")
     assert row.label.startswith("Throughput of one device, training, from start to end, cost of computing")
     assert page.text.count("unknown") < 12, "unknown rows are one row"
@@ -84,7 +84,9 @@ def test_a_run_that_does_not_fit_has_a_page_that_says_what_does(plan):
     remedy = {"changes": {"model.quantization": "8bit", "train.gradient_checkpointing": True}, "needs_gb": 20.0}
     red = plan | {"stops": stops, "remedy": remedy}
     assert tone(red) == "worse"
-    assert headline(red).endswith("this does: model.quantization: 8bit, train.gradient_checkpointing: true (20.0 GB)")
+    assert plan_headline(red).endswith(
+        "this does: model.quantization: 8bit, train.gradient_checkpointing: true (20.0 GB)"
+    )
     page = page_of(red | {"ownership": {"fits": False, "is_short": False}})
     assert stops[0] in page.text
     assert "is neither rented nor bought for it" in page.text
@@ -95,7 +97,7 @@ def test_neighbours_of_which_the_same_is_true_are_one_row(plan):
     rows = [
         {"title": id, "id": id, "memory_gb": size, "methods": {"lora": cell}} for id, size in (("A", 24), ("B", 80))
     ]
-    (row,) = fit(PLAN.parse(plan | {"fit": rows}, "plan.json"))
+    (row,) = fit_rows(PLAN.parse(plan | {"fit": rows}, "plan.json"))
     assert (row["title"], row["memory"]) == ("A to B, 2 GPUs", "24.0 GB to 80.0 GB")
 
 

@@ -4,8 +4,9 @@ import re
 
 from report_case import facts_with
 
-from snaketune.report.plan.plan_compared import dollars, planning
-from snaketune.report.run.page import render
+from snaketune.report.compare.comparison import compared_dollars
+from snaketune.report.plan.plan_compared import planning
+from snaketune.report.run.page import render_run
 
 
 def rows(**changes):
@@ -58,14 +59,14 @@ def test_costs_of_others_are_given_or_unknown_and_advice_has_reasons():
 
 def test_only_the_marked_block_depends_on_plan_and_machine():
     block = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
-    pages = [render(facts) for facts in (facts_with(), facts_with(plan=None, info=None))]
+    pages = [render_run(facts) for facts in (facts_with(), facts_with(plan=None, info=None))]
     assert pages[0] != pages[1]
     assert block.sub("", pages[0]) == block.sub("", pages[1])
     assert "This run was not planned" in pages[1]
 
 
 def test_dollars_keep_what_matters():
-    assert [dollars(value) for value in (None, 0.0, 0.00262, 12.5, 26_440)] == [
+    assert [compared_dollars(value) for value in (None, 0.0, 0.00262, 12.5, 26_440)] == [
         "unknown",
         "$0.00",
         "$0.00262",

@@ -8,7 +8,7 @@ import pytest
 from report_case import fact_paths
 
 from snaketune.report.report_facts import load_facts
-from snaketune.report.run.page import render
+from snaketune.report.run.page import render_run
 
 STEPS = 10_000
 SPIKE = 7_777
@@ -49,7 +49,7 @@ def paths(tmp_path_factory):
 
 
 def test_it_takes_a_megabyte_at_most_and_keeps_the_spike(paths):
-    page = render(load_facts(paths))
+    page = render_run(load_facts(paths))
     assert len(page.encode()) < 1_000_000
     assert f" {SPIKE},1000 " in page
     assert "1,000,000" in page

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from snaketune.report.unfinished.unfinished import gather_attempt, identity_of, log_tail
-from snaketune.report.unfinished.unfinished_page import headline, render_unfinished
+from snaketune.report.unfinished.unfinished_page import render_unfinished, unfinished_headline
 from snaketune.workflow.lifecycle import drop_unfinished
 
 STAGES = ("read_records", "pack_rows", "plan_run", "train_model", "evaluate_model")
@@ -47,7 +47,7 @@ def test_a_killed_training_shows_how_far_it_came_and_how_to_go_on(run, tmp_path)
     attempt = gather_attempt(run, tmp_path / "work", "snakemake --cores 8 train --config x=1")
     page = render_unfinished(attempt)
     text = words(page)
-    assert headline(attempt) == "Training stopped at step 30 of 60"
+    assert unfinished_headline(attempt) == "Training stopped at step 30 of 60"
     assert "it was killed, or the machine went down" in text
     assert "Training resumes from step 20" in text
     assert "Last training loss 2.50" in text
@@ -73,7 +73,7 @@ def test_a_run_that_stopped_after_training_says_that_training_is_kept(run, tmp_p
     write(tmp_path / "results/runs/one/lora-1/adapter.manifest.json", b'{"steps": 60}')
     write(tmp_path / "results/runs/one/lora-1/metrics.jsonl", b'{"step": 60, "loss": 1.0}\n')
     attempt = gather_attempt(run, None, "x")
-    assert headline(attempt) == "Stopped in: Evaluating; training is finished and kept"
+    assert unfinished_headline(attempt) == "Stopped in: Evaluating; training is finished and kept"
     assert attempt.error == "DataError: questions.jsonl is empty: fill it."
     assert attempt.training.metrics.curves["loss"].points == ((60, 1.0),)
 

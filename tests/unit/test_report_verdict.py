@@ -2,8 +2,8 @@ import pytest
 from report_case import evaluation_of, facts_with
 
 from snaketune.report.filling import style_sheet
-from snaketune.report.run.answers import Answers
-from snaketune.report.run.evaluation_table import table
+from snaketune.report.run.answers import ShownAnswers
+from snaketune.report.run.evaluation_table import metric_rows
 from snaketune.report.run.judging import judge
 from snaketune.report.run.verdict import HEADLINES, verdict
 from snaketune.report.significance import interval, sign_test
@@ -16,7 +16,7 @@ def measured(loss, match=None, n=200, generated=200):
 
 def judged(base, tuned, counts=None, **changes):
     evaluation = {name: found for name, found in (("base", base), ("tuned", tuned)) if found is not None}
-    return verdict(facts_with(evaluation=evaluation, answers=Answers(counts or {}), **changes))
+    return verdict(facts_with(evaluation=evaluation, answers=ShownAnswers(counts or {}), **changes))
 
 
 def test_better_says_what_rose_and_what_fell():
@@ -53,7 +53,7 @@ def moved_by(loss, answers, cut=0, moves=LOSS_FELL, counts=None, **more):
     """The verdict on a loss and a fraction of right answers, each before and after, of 40 requests."""
     base, tuned = (measured(*both, n=200, generated=40) for both in zip(loss, answers, strict=True))
     evaluation = {"base": base, "tuned": tuned | {"n_cut": cut}, "differences": {"tuned_minus_base": moves}, **more}
-    return verdict(facts_with(evaluation=evaluation, answers=Answers(counts or {})))
+    return verdict(facts_with(evaluation=evaluation, answers=ShownAnswers(counts or {})))
 
 
 def test_a_lower_loss_without_a_right_answer_is_no_success():
@@ -99,11 +99,11 @@ def test_every_outcome_has_a_headline_and_only_success_is_green():
 
 
 def test_what_differs_in_no_shown_digit_is_equal_in_the_table():
-    (row,) = table(
+    (row,) = metric_rows(
         evaluation_of({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345678}, "merged": {"loss": 1.2345678 + 5.87e-9}})
     )
     assert row.merging.text == "equal"
-    (row,) = table(evaluation_of({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345}, "merged": {"loss": 1.2365}}))
+    (row,) = metric_rows(evaluation_of({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345}, "merged": {"loss": 1.2365}}))
     assert row.merging.text == "+0.00200"
 
 
@@ -150,7 +150,7 @@ def test_no_evaluation_at_all():
 
 
 def test_unpaired_answers_need_intervals_that_do_not_overlap():
-    facts = facts_with(answers=Answers())
+    facts = facts_with(answers=ShownAnswers())
     near = {"base": {"exact_match": 0.50, "n_generated": 100}, "tuned": {"exact_match": 0.60, "n_generated": 100}}
     far = {"base": {"exact_match": 0.10, "n_generated": 100}, "tuned": {"exact_match": 0.60, "n_generated": 100}}
     assert judge(evaluation_of(near), facts.answers) == "same"
@@ -169,7 +169,9 @@ def test_sign_test_and_interval_have_known_values():
 def test_table_says_better_by_the_direction_of_each_metric_and_keeps_unknown_ones():
     rows = {
         row.label: row
-        for row in table(evaluation_of({"base": {"loss": 1.0, "judge.v2": 3}, "tuned": {"loss": 2.0, "judge.v2": 4}}))
+        for row in metric_rows(
+            evaluation_of({"base": {"loss": 1.0, "judge.v2": 3}, "tuned": {"loss": 2.0, "judge.v2": 4}})
+        )
     }
     assert rows["Loss"].tuning.note == "worse"
     assert rows["judge.v2"].tuning.text == "+1.00"

@@ -13,9 +13,9 @@ from snaketune.report.charts.curves import gather
 from snaketune.report.unfinished.watching import (
     Watched,
     clock,
-    describe,
+    describe_training,
     describe_trainings,
-    end_of,
+    expected_end,
     find_trainings,
     sparkline,
 )
@@ -31,7 +31,7 @@ def line(step, loss=1.0, seconds=2.0):
 
 def test_step_loss_rate_and_the_clock_time_of_the_end_are_shown():
     lines = (*(line(step, 3.0 / step) for step in (10, 20, 30)), {"step": 30, "eval_loss": 0.25})
-    name, figures, curve = describe(Watched("one lora-1", lines, 60, 1_000_000.0), 80)
+    name, figures, curve = describe_training(Watched("one lora-1", lines, 60, 1_000_000.0), 80)
     assert name == "one lora-1"
     assert figures.startswith("step 30/60 (50%)  loss 0.1000  held-out 0.2500  lr 2.00e-04  12,346 tokens/s  1.50 GB")
     assert figures.endswith(f"ends {clock(1_000_006.0)}")  # 30 steps at 10 steps in 2 s
@@ -41,9 +41,9 @@ def test_step_loss_rate_and_the_clock_time_of_the_end_are_shown():
 def test_the_rest_is_expected_at_the_rate_of_the_latest_intervals():
     slow = [line(step, seconds=100.0) for step in range(10, 110, 10)]
     fast = [line(step, seconds=1.0) for step in range(110, 410, 10)]
-    assert end_of(gather([*slow, *fast]), 500, 0.0) == pytest.approx(10.0)
-    assert end_of(gather(slow), None, 0.0) is None
-    assert end_of(gather([]), 500, 0.0) is None
+    assert expected_end(gather([*slow, *fast]), 500, 0.0) == pytest.approx(10.0)
+    assert expected_end(gather(slow), None, 0.0) is None
+    assert expected_end(gather([]), 500, 0.0) is None
 
 
 @pytest.mark.parametrize(

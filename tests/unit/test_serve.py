@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tiny_run import conversations, write_run
 
-from snaketune.ask.serving import NEEDED, find_merged, server_command
+from snaketune.ask.serving import SERVER_PACKAGES, find_merged, server_command
 from snaketune.core.errors import ConfigError
 
 
@@ -49,7 +49,9 @@ def test_vllm_comes_first_then_transformers_else_what_to_install():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="the packages of `transformers serve` are not installed")
+@pytest.mark.skipif(
+    not all(map(find_spec, SERVER_PACKAGES)), reason="the packages of `transformers serve` are not installed"
+)
 def test_transformers_serves_a_conversation(tmp_path):
     run = write_run(tmp_path, conversations(2))
     (run.model / "chat_template.jinja").write_text((run.tokens / "chat_template.jinja").read_text())

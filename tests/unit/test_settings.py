@@ -12,7 +12,7 @@ from snaketune.settings import data_slices, evaluation_slices, merge_slices, pla
 from snaketune.settings.model_section import Model
 from snaketune.settings.plan_section import Plan
 from snaketune.settings.tokens_section import Tokens
-from snaketune.workflow.stages import OPERATIONAL, STAGES, slice_of
+from snaketune.workflow.stages import CONFIGURED_STAGES, OPERATIONAL, slice_of
 
 
 class TokensSlice(typing.TypedDict, total=False):
@@ -82,4 +82,4 @@ def test_descriptions_and_defaults_are_no_part_of_what_stages_import(monkeypatch
 
 
 def test_every_stage_has_a_type_or_makes_a_policy_of_its_section():
-    assert set(STAGES) - set(SLICES) == {"dedupe_records", "split_records"}
+    assert set(CONFIGURED_STAGES) - set(SLICES) == {"dedupe_records", "split_records"}

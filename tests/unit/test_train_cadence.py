@@ -11,7 +11,7 @@ from snaketune.train.checkpoints.checkpoint_schedule import (
     CheckpointSchedule,
     LogSchedule,
     best_interval,
-    duration,
+    schedule_duration,
 )
 
 
@@ -92,7 +92,7 @@ def test_what_a_number_of_steps_costs_is_measured():
 
 @pytest.mark.parametrize(("seconds", "text"), [(4.25, "4.25 s"), (600, "10 min"), (12_600, "3.5 h")])
 def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text
+    assert schedule_duration(seconds) == text
 
 
 def logged(setting, max_steps):

@@ -14,7 +14,7 @@ from snaketune.config.schema_train import TrainConfig
 from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.core.manifest import write_manifest
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 from snaketune.train.device import Device, prepare_arithmetic
 from snaketune.train.facts import trained_parameters, training_facts
 from snaketune.train.loading.adapting import add_adapter
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_all_weights_becomes_a_model_folder(tmp_path):
     trained.save_pretrained(checkpoint, max_shard_size="40KB")
     for extra in ("optimizer.pt", "trainer_state.json"):
         (checkpoint / extra).write_text("x")
-    publish(checkpoint, target, base, "org/name", None)
+    publish_weights(checkpoint, target, base, "org/name", None)
     names = {path.name for path in target.iterdir()}
     assert {"config.json", "generation_config.json", "model.safetensors.index.json"} <= names
     assert sum(name.endswith(".safetensors") for name in names) > 2 and "optimizer.pt" not in names

@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from snaketune.train.monitoring.metrics import VOLATILE_KEYS, MetricsWriter, live_line, read_metrics
+from snaketune.train.monitoring.metrics import VOLATILE_METRICS, MetricsWriter, live_line, read_metrics
 from snaketune.train.monitoring.mfu import TrainingFlops
 from snaketune.train.monitoring.sinks import open_sinks
 from snaketune.train.monitoring.step_timers import BatchFacts, TimeSplit, TokenCounter
@@ -48,7 +48,7 @@ def test_a_line_has_every_measure_and_rates_are_those_of_training_alone(tmp_path
     metrics.on_log(None, state(5), None, logs=dict(LOGS))
     metrics.on_log(None, state(5), None, logs={"eval_loss": 1.5, "eval_accuracy": 0.5, "epoch": 0.1})
     line, held_out = read_metrics(tmp_path / "metrics.jsonl")
-    stable = {name: value for name, value in line.items() if name not in VOLATILE_KEYS}
+    stable = {name: value for name, value in line.items() if name not in VOLATILE_METRICS}
     assert stable == {
         "step": 5,
         "loss": 2.0,
@@ -60,7 +60,7 @@ def test_a_line_has_every_measure_and_rates_are_those_of_training_alone(tmp_path
     assert (line["tokens_per_second"], line["mfu"]) == (50.0, 100 * 5000 / 2.0)
     assert (line["compute_seconds"], line["checkpoint_seconds"]) == (2.0, 3.0)
     assert line["memory_gb"] > 0.01
-    assert set(VOLATILE_KEYS) <= set(line)
+    assert set(VOLATILE_METRICS) <= set(line)
     assert held_out == {"step": 5, "eval_loss": 1.5, "eval_accuracy": 0.5}
     assert sink.lines == [line, held_out]
     metrics.on_train_end(None, state(5), None)

@@ -68,7 +68,7 @@ def test_an_error_of_a_driver_is_a_line(monkeypatch, capsys):
     assert step_timers.gpu_utilization() is None
     assert capsys.readouterr().out.count("GPU utilisation is not recorded (NVMLError: Not Supported)") == 1
     assert describe_machine()["gpu"] is None
-    assert "gpu_bytes" not in step_timers.peak_memory()
+    assert "gpu_bytes" not in step_timers.peak_memory_facts()
     step_timers._has_utilization.cache_clear()
 
 

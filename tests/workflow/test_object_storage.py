@@ -74,7 +74,7 @@ def finish(project):
 
 
 def test_objects_make_the_same_bytes_as_files_and_runs_are_published_when_asked_for(project):
-    from snaketune.storage.object_storage import connect, listed
+    from snaketune.storage.object_storage import connect, listed_objects
 
     content = "".join(record(number) + "\n" for number in range(300)).encode()
     client = connect()
@@ -90,14 +90,14 @@ def test_objects_make_the_same_bytes_as_files_and_runs_are_published_when_asked_
     remote = data_of(project)
     client.put_object(Bucket=BUCKET, Key="in/train.jsonl", Body=content)
     assert project.run("data") == set()
-    assert [one.url for one in listed(client, f"s3://{BUCKET}/")] == [REMOTE]
+    assert [one.url for one in listed_objects(client, f"s3://{BUCKET}/")] == [REMOTE]
 
     assert project.run("train", "--until", "prepare_model") == {"prepare_model"}
     run = finish(project)
     publish = ("publish", "--config", f"paths={{publish: s3://{BUCKET}/tuned}}", "--rerun-triggers", "mtime")
     assert project.run(*publish) == {"publish"}
     place = f"s3://{BUCKET}/tuned/runs/one/{run.name}/"
-    found = {one.url.removeprefix(place): one.bytes for one in listed(client, place)}
+    found = {one.url.removeprefix(place): one.bytes for one in listed_objects(client, place)}
     index = json.loads(client.get_object(Bucket=BUCKET, Key=f"tuned/runs/one/{run.name}/published.json")["Body"].read())
     assert set(found) == {*index["files"], "published.json"} > {"adapter/adapter_model.safetensors", "report.html"}
     assert all(found[name] == (run / name).stat().st_size for name in index["files"])

@@ -8,11 +8,11 @@ from typing import Any
 
 from snaketune.ablate import factors
 from snaketune.ablate.case import FEWEST_STEPS, TrainingCase, measure_reading, measure_tokenising, measure_training
-from snaketune.ablate.case_settings import configured, loading, words
-from snaketune.ablate.effects import Epoch, Measured, effect, together
-from snaketune.ablate.factors import CaseSetting, Factor, Pair, Situation
-from snaketune.ablate.layouts import Layout, Sample, lay_out, operations, predicted_speed_up
-from snaketune.ablate.summing import Parts, facts_of
+from snaketune.ablate.case_settings import configured, loading, setting_in_words
+from snaketune.ablate.effects import Epoch, MeasuredCase, effect, together
+from snaketune.ablate.factors import AblationSituation, CaseSetting, Factor, FactorPair
+from snaketune.ablate.layouts import DocumentSample, Layout, lay_out, operations, predicted_speed_up
+from snaketune.ablate.summing import Parts, ablation_facts
 from snaketune.core.errors import TrainingError
 from snaketune.plan.flops import ModelShape
 from snaketune.settings.operational import Operational
@@ -21,7 +21,7 @@ from snaketune.settings.training_slices import TrainingSlice
 ROUNDS, FEWEST_ROUNDS = 3, 2
 LONG_ROUND_SECONDS = 150.0
 """If the first round takes longer, only one more follows, not two."""
-CASE_SECONDS, MOST_STEPS = 5.0, 40
+CASE_SECONDS, MOST_STEPS_OF_A_CASE = 5.0, 40
 """Approximate duration of a case of the slow end, and its maximum number of steps."""
 
 
@@ -49,7 +49,7 @@ class Subject:
     settings: Operational
     model: Path
     pad_id: int
-    sample: Sample
+    sample: DocumentSample
     records: str
     recipe: Mapping[str, Any]
     rows: str
@@ -64,7 +64,7 @@ class Subject:
     price_per_hour: float | None
 
 
-Result = Callable[..., dict[str, Any]]
+CaseResult = Callable[..., dict[str, Any]]
 
 
 class Ablation:
@@ -83,10 +83,10 @@ class Ablation:
     def __init__(
         self,
         subject: Subject,
-        here: Situation,
+        here: AblationSituation,
         wanted: Sequence[str],
         folder: Path,
-        result: Result,
+        result: CaseResult,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -98,7 +98,7 @@ class Ablation:
         self._slow, self._fast, self._pairs = factors.pairs_of(here, shown)
         self._names = self._name_cases()
 
-    def _obstacle(self, factor: Factor, here: Situation) -> str:
+    def _obstacle(self, factor: Factor, here: AblationSituation) -> str:
         if factor == factors.STAGING and not self._subject.sources:
             return "the built-in data are generated, not read from a disk"
         if factor == factors.STAGING and self._subject.copies == self._subject.sources:
@@ -137,7 +137,7 @@ class Ablation:
         measured = {setting: together(results) for setting, results in found.items()}
         self._require_an_end(measured)
         parts = self._parts(measured, starts, [each for each in disks if each])
-        return facts_of(parts, self._effects(measured, parts.epoch), self._reasons(), round(tokens), rounds)
+        return ablation_facts(parts, self._effects(measured, parts.epoch), self._reasons(), round(tokens), rounds)
 
     def _case(self, setting: CaseSetting, number: int, tokens: float) -> TrainingCase:
         subject, layout = self._subject, self._layout(setting)
@@ -162,7 +162,7 @@ class Ablation:
         if "failed" in pilot:
             return FEWEST_STEPS * steps
         rate = pilot["value"]["tokens_per_second"]
-        found: float = max(FEWEST_STEPS * steps, min(CASE_SECONDS * rate, MOST_STEPS * steps))
+        found: float = max(FEWEST_STEPS * steps, min(CASE_SECONDS * rate, MOST_STEPS_OF_A_CASE * steps))
         return found
 
     def _train(self, setting: CaseSetting, number: int, tokens: float) -> dict[str, Any]:
@@ -184,12 +184,12 @@ class Ablation:
             return None
         return self._result(f"reading-{number}", measure_reading, self._subject.sources, self._subject.copies)
 
-    def _require_an_end(self, measured: Mapping[CaseSetting, Measured]) -> None:
+    def _require_an_end(self, measured: Mapping[CaseSetting, MeasuredCase]) -> None:
         if measured[self._slow].failed and measured[self._fast].failed:
             raise TrainingError(f"nothing can be measured on this machine: {measured[self._fast].failed}")
 
     def _parts(
-        self, measured: Mapping[CaseSetting, Measured], starts: list[dict[str, Any]], disks: list[dict[str, Any]]
+        self, measured: Mapping[CaseSetting, MeasuredCase], starts: list[dict[str, Any]], disks: list[dict[str, Any]]
     ) -> Parts:
         subject = self._subject
         return Parts.of(
@@ -207,22 +207,22 @@ class Ablation:
             removing_padding=self._removing_padding(),
         )
 
-    def _effects(self, measured: Mapping[CaseSetting, Measured], epoch: Epoch) -> list[dict[str, Any]]:
+    def _effects(self, measured: Mapping[CaseSetting, MeasuredCase], epoch: Epoch) -> list[dict[str, Any]]:
         return [
             {
                 "factor": pair.factor.name,
                 "where": pair.where,
-                "off_words": words(pair.factor, pair.off),
-                "on_words": words(pair.factor, pair.on),
+                "off_words": setting_in_words(pair.factor, pair.off),
+                "on_words": setting_in_words(pair.factor, pair.on),
                 **effect(measured[pair.off], measured[pair.on], epoch, self._subject.price_per_hour),
                 **self._arithmetic(measured, pair),
             }
             for pair in self._pairs
         ]
 
-    def _arithmetic(self, measured: Mapping[CaseSetting, Measured], pair: Pair) -> dict[str, Any]:
+    def _arithmetic(self, measured: Mapping[CaseSetting, MeasuredCase], pair: FactorPair) -> dict[str, Any]:
         """Return the predicted speed-up of a pair whose layout or recomputation differs."""
-        if pair.factor not in (factors.RIGHT_SIZING, factors.PACKING, factors.RECOMPUTATION):
+        if pair.factor not in (factors.RIGHT_SIZING, factors.PACKING_FACTOR, factors.RECOMPUTATION):
             return {}
         return {
             "predicted_speed_up": self._predicted(measured, pair.off, pair.on),
@@ -230,7 +230,9 @@ class Ablation:
             "places_per_token_on": self._layout(pair.on).places_per_token,
         }
 
-    def _predicted(self, measured: Mapping[CaseSetting, Measured], off: CaseSetting, on: CaseSetting) -> float | None:
+    def _predicted(
+        self, measured: Mapping[CaseSetting, MeasuredCase], off: CaseSetting, on: CaseSetting
+    ) -> float | None:
         """Return the speed-up by FLOPs, or by positions if the model's FLOPs cannot be counted."""
         if measured[off].failed or measured[on].failed:
             return None
@@ -246,7 +248,7 @@ class Ablation:
 
     def _removing_padding(self) -> dict[str, float]:
         """Return by which factors right-sizing and packing reduce positions; empty unless both are shown."""
-        wanted = {factors.RIGHT_SIZING, factors.PACKING}
+        wanted = {factors.RIGHT_SIZING, factors.PACKING_FACTOR}
         if not wanted <= set(self._shown):
             return {}
         slow = self._layout(self._slow).places_per_token

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from snaketune.ablate.ablation import Subject
-from snaketune.ablate.factors import GUIDES_LENGTH, Situation
-from snaketune.ablate.layouts import Sample, draw, lengths_to_compare
+from snaketune.ablate.factors import GUIDES_LENGTH, AblationSituation
+from snaketune.ablate.layouts import DocumentSample, draw, lengths_to_compare
 from snaketune.core.canonical import read_json
 from snaketune.core.manifest import read_manifest
 from snaketune.facts.data_facts import PACKING, RIGHTSIZE
@@ -42,7 +42,7 @@ class AblationSlice(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class AblationFiles:
     """The results of earlier stages that an ablation reads: folders or files, and their facts."""
 
     model: Path
@@ -68,7 +68,9 @@ def target_here(cfg: AblationSlice, machine: Machine) -> Target:
     return choose_target({**cfg["planning"]["plan"], "gpu": "auto", "num_gpus": 1}, machine)
 
 
-def subject_of(cfg: AblationSlice, settings: Operational, files: Files, machine: Machine) -> tuple[Subject, Situation]:
+def subject_of(
+    cfg: AblationSlice, settings: Operational, files: AblationFiles, machine: Machine
+) -> tuple[Subject, AblationSituation]:
     """Return the run and the facts that decide which factors can be shown.
 
     Args:
@@ -86,7 +88,7 @@ def subject_of(cfg: AblationSlice, settings: Operational, files: Files, machine:
     multiple = cfg["lengths"]["tokens"].get("pad_to_multiple_of", 64)
     right, long = lengths_to_compare(files.tokens, rightsize, multiple, GUIDES_LENGTH)
     sample = draw(files.tokens, rightsize["max_length"], train["seed"])
-    here = Situation(
+    here = AblationSituation(
         own_places=train["per_device_train_batch_size"] * files.pack["row_length"],
         right_length=right,
         long_length=long,
@@ -112,10 +114,10 @@ def subject_of(cfg: AblationSlice, settings: Operational, files: Files, machine:
 def _subject(
     cfg: AblationSlice,
     settings: Operational,
-    files: Files,
+    files: AblationFiles,
     work: Work,
     target: Target,
-    sample: Sample,
+    sample: DocumentSample,
 ) -> Subject:
     train, pack = cfg["training"]["train"], files.pack["splits"]["train"]
     rows = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
@@ -140,7 +142,7 @@ def _subject(
     )
 
 
-def _recipe(cfg: AblationSlice, files: Files) -> dict[str, Any]:
+def _recipe(cfg: AblationSlice, files: AblationFiles) -> dict[str, Any]:
     """Return how the run's records are tokenised, as ``Recipe`` has it."""
     template = (files.tokens / "chat_template.jinja").read_text(encoding="utf-8")
     return {
@@ -154,7 +156,7 @@ def _recipe(cfg: AblationSlice, files: Files) -> dict[str, Any]:
     }
 
 
-def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> Files:
+def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> AblationFiles:
     """Return the files of a run, each checked against its manifest.
 
     Args:
@@ -167,7 +169,7 @@ def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> Fil
         DataError: if a file is missing or damaged.
     """
     sources = [source for source in sources_of(read_json(given.stage)) if source.path not in BUILTIN]
-    return Files(
+    return AblationFiles(
         model=Path(given.model).parent / "model",
         tokens=Path(given.tokens).parent,
         records=Path(given.records),

@@ -13,10 +13,10 @@ from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import TrainingSlice
 
 WARM_UP_SHARE = 0.2
-REPEATS = 3
+CASE_REPEATS = 3
 """Repeats within a case; rounds repeat the whole case."""
 FEWEST_STEPS = 8
-COUNTED = ("attention", "chunked_loss", "checkpoint_every", "computes_padding")
+COUNTED_FACTORS = ("attention", "chunked_loss", "checkpoint_every", "computes_padding")
 """The engine's decisions that determine FLOPs."""
 TOKENISING_SECONDS = 3.0
 
@@ -82,11 +82,11 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
 
     rows, held_out = (PackedRows(Path(case.layout.folder) / name) for name in ("train.arrow", "eval.arrow"))
     inputs = ProbeInputs(Path(case.model), rows, held_out, Path(case.scratch))
-    each = max(1, int(case.steps * (1 - WARM_UP_SHARE)) // REPEATS)
-    warm_up = case.steps - each * REPEATS
+    each = max(1, int(case.steps * (1 - WARM_UP_SHARE)) // CASE_REPEATS)
+    warm_up = case.steps - each * CASE_REPEATS
     queue = Queue()
     cfg = case.cfg | {"train": case.cfg["train"] | {"keeps_padding": not case.layout.is_packed}}
-    found = asdict(probe(inputs, cfg, case.settings, steps=each, warmup_steps=warm_up, repeats=REPEATS))
+    found = asdict(probe(inputs, cfg, case.settings, steps=each, warmup_steps=warm_up, repeats=CASE_REPEATS))
     waited = queue.share()
     kept = ("peak_memory_bytes", "save_seconds", "load_seconds", "warmup_seconds", "steps", "tokens", "held_out_loss")
     train = case.cfg["train"]
@@ -94,7 +94,7 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
         **{name: found[name] for name in kept},
         "tokens_per_second": own_rate(found["rates"], waited if case.is_cpu else 0.0),
         "waited_share": waited,
-        "engine": {name: found["engine"][name] for name in COUNTED},
+        "engine": {name: found["engine"][name] for name in COUNTED_FACTORS},
         "rows": train["per_device_train_batch_size"],
         "accumulation": train["gradient_accumulation_steps"],
     }

@@ -71,7 +71,7 @@ def loading(settings: Operational, setting: CaseSetting) -> Operational:
     }
 
 
-WORDS: dict[str, dict[Any, str]] = {
+SETTING_WORDS: dict[str, dict[Any, str]] = {
     "packing": {True: "packed", False: "one document per row"},
     "tf32": {True: "TF32", False: "exact float32"},
     "bf16": {True: "bfloat16", False: "float32"},
@@ -84,15 +84,15 @@ WORDS: dict[str, dict[Any, str]] = {
 }
 
 
-def words(factor: Factor, setting: CaseSetting) -> str:
+def setting_in_words(factor: Factor, setting: CaseSetting) -> str:
     """Describe a factor's value in a setting."""
     return ", ".join(_word(setting, name) for name in factor.fields)
 
 
 def _word(setting: CaseSetting, name: str) -> str:
     value = getattr(setting, name)
-    if name in WORDS:
-        return WORDS[name][value]
+    if name in SETTING_WORDS:
+        return SETTING_WORDS[name][value]
     if name == "row_length":
         return f"rows of {value:,} tokens"
     if name == "places":

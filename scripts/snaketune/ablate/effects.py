@@ -10,7 +10,7 @@ SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredCase:
     """A case with its repeats in the order of the rounds; ``failed`` is the reason if there are none."""
 
     rates: tuple[float, ...] = ()
@@ -35,15 +35,15 @@ class Measured:
         return median(self.rates)
 
 
-def together(results: Sequence[dict[str, Any]]) -> Measured:
+def together(results: Sequence[dict[str, Any]]) -> MeasuredCase:
     """Combine the repeats of a case; a case that failed once counts as failed."""
     failures = [result["failed"] for result in results if "failed" in result]
     if failures:
-        return Measured(failed=failures[0])
+        return MeasuredCase(failed=failures[0])
     values = [result["value"] for result in results]
     names = ("rows", "accumulation", "steps", "tokens", "engine")
     warm_ups = [value["warmup_seconds"] for value in values]
-    return Measured(
+    return MeasuredCase(
         rates=tuple(value["tokens_per_second"] for value in values),
         losses=tuple(value["held_out_loss"] for value in values),
         peak_memory_bytes=max(value["peak_memory_bytes"] for value in values),
@@ -75,11 +75,11 @@ class Epoch:
     hours_between_interruptions: float
     save_steps: int
 
-    def training(self, case: Measured) -> float:
+    def training(self, case: MeasuredCase) -> float:
         """Return the seconds of training alone."""
         return self.tokens / case.rate
 
-    def saves(self, case: Measured, seldom: bool) -> int:
+    def saves(self, case: MeasuredCase, seldom: bool) -> int:
         """Return the checkpoints of an epoch: the guides', or the optimal number.
 
         The optimum is Young's (1974), see train/checkpoints/checkpoint_schedule.py.
@@ -89,7 +89,7 @@ class Epoch:
         between = sqrt(2 * case.save_seconds * self.hours_between_interruptions * SECONDS_PER_HOUR)
         return max(1, round(self.training(case) / between)) if between else 1
 
-    def seconds(self, case: Measured, staged: bool, tokenised: bool, seldom: bool) -> float:
+    def seconds(self, case: MeasuredCase, staged: bool, tokenised: bool, seldom: bool) -> float:
         """Return the seconds of an epoch from its start; data that are tokenised already need no reading of sources."""
         start = self.tokenising[1] if tokenised else self.tokenising[0] + self.reading[staged]
         return start + self.training(case) + self.saves(case, seldom) * case.save_seconds
@@ -100,12 +100,12 @@ def spread(values: Sequence[float]) -> float:
     return (max(values) - min(values)) / median(values)
 
 
-def speed_ups(off: Measured, on: Measured) -> list[float]:
+def speed_ups(off: MeasuredCase, on: MeasuredCase) -> list[float]:
     """Return the ratio of throughputs in each round; both cases of a round ran at about the same time."""
     return [new / old for old, new in zip(off.rates, on.rates, strict=True)]
 
 
-def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | None) -> dict[str, Any]:
+def effect(off: MeasuredCase, on: MeasuredCase, epoch: Epoch, price_per_hour: float | None) -> dict[str, Any]:
     """Return the effect of switching a factor on, as facts.
 
     ``speed_up`` is the median over the rounds of new over old throughput, ``time_reduction`` the fraction of the time
@@ -124,7 +124,7 @@ def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | No
         "speed_up_low": min(ratios),
         "speed_up_high": max(ratios),
         "time_reduction": 1 - 1 / speed_up,
-        "verdict": verdict(ratios),
+        "verdict": rounds_verdict(ratios),
         **savings(saved, price_per_hour),
         "loss_change": loss_change(off, on),
         "loss_change_low": _loss_bound(off, on, min),
@@ -132,7 +132,7 @@ def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | No
     }
 
 
-def verdict(ratios: Sequence[float]) -> str:
+def rounds_verdict(ratios: Sequence[float]) -> str:
     """Return faster or slower if all rounds agree, else neither."""
     if min(ratios) > 1:
         return "faster"
@@ -145,7 +145,7 @@ def savings(seconds: float, price_per_hour: float | None) -> dict[str, float | N
     return {"seconds_saved": seconds, "usd_saved": usd}
 
 
-def case_facts(case: Measured) -> dict[str, Any]:
+def case_facts(case: MeasuredCase) -> dict[str, Any]:
     """Return a case as facts."""
     losses = [loss for loss in case.losses if loss is not None]
     return {
@@ -163,18 +163,18 @@ def case_facts(case: Measured) -> dict[str, Any]:
     }
 
 
-def _loss_changes(off: Measured, on: Measured) -> list[float]:
+def _loss_changes(off: MeasuredCase, on: MeasuredCase) -> list[float]:
     pairs = zip(off.losses, on.losses, strict=True)
     return [new - old for old, new in pairs if old is not None and new is not None]
 
 
-def loss_change(off: Measured, on: Measured) -> float | None:
+def loss_change(off: MeasuredCase, on: MeasuredCase) -> float | None:
     """Return the median change of the held-out loss over the rounds, in nats; None without held-out data."""
     changes = _loss_changes(off, on)
     return median(changes) if changes else None
 
 
-def _loss_bound(off: Measured, on: Measured, choose: Any) -> float | None:
+def _loss_bound(off: MeasuredCase, on: MeasuredCase, choose: Any) -> float | None:
     changes = _loss_changes(off, on)
     return choose(changes) if changes else None
 

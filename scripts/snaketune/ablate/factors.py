@@ -48,7 +48,7 @@ class CaseSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class AblationSituation:
     """The facts of run and machine that decide which factors can be shown."""
 
     own_places: int
@@ -88,14 +88,14 @@ STAGING = Factor("staging", "Copy on a fast disk", ())
 PRETOKENISING = Factor("pretokenising", "Tokenised beforehand", ())
 CADENCE = Factor("cadence", "Fewer checkpoints", ())
 RIGHT_SIZING = Factor("right_sizing", "Right-sized rows", ("row_length",))
-PACKING = Factor("packing", "Packed rows", ("packing",))
-ROWS_AT_ONCE = Factor("accumulation", "More micro-batch", ("places",))
+PACKING_FACTOR = Factor("packing", "Packed rows", ("packing",))
+MICRO_BATCH_FACTOR = Factor("accumulation", "More micro-batch", ("places",))
 TF32 = Factor("tf32", "TF32", ("tf32",))
 BF16 = Factor("bf16", "bfloat16", ("bf16",))
 RECOMPUTATION = Factor("checkpointing", "No recomputation", ("recomputes",))
 COMPILING = Factor("compile", "Compiled layers", ("compiles",))
-RANK = Factor("rank", "Smaller rank", ("rank",))
-WORKERS = Factor("workers", "Loader processes", ("workers",))
+RANK_FACTOR = Factor("rank", "Smaller rank", ("rank",))
+WORKERS_FACTOR = Factor("workers", "Loader processes", ("workers",))
 QUANTISATION = Factor("quantization", "No quantisation", ("quantization",))
 # Compiled layers are fused already, so the kernels of liger-kernel are measured instead of compilation.
 LIGER = Factor("liger", "Fused kernels instead of compiled layers", ("liger", "compiles"))
@@ -109,13 +109,24 @@ ON_GPUS_ONLY = {
     FP8: "float8 is a format of NVIDIA GPUs from Ada on; this is a CPU",
 }
 FACTORS = (
-    *(STAGING, PRETOKENISING, RIGHT_SIZING, PACKING, ROWS_AT_ONCE, TF32, BF16, RECOMPUTATION, COMPILING, CADENCE),
-    *(WORKERS, RANK, QUANTISATION, LIGER, OPTIMIZER, OFFLOADING, FP8),
+    *(
+        STAGING,
+        PRETOKENISING,
+        RIGHT_SIZING,
+        PACKING_FACTOR,
+        MICRO_BATCH_FACTOR,
+        TF32,
+        BF16,
+        RECOMPUTATION,
+        COMPILING,
+        CADENCE,
+    ),
+    *(WORKERS_FACTOR, RANK_FACTOR, QUANTISATION, LIGER, OPTIMIZER, OFFLOADING, FP8),
 )
-NAMES = tuple(factor.name for factor in FACTORS)
+FACTOR_NAMES = tuple(factor.name for factor in FACTORS)
 
 
-def _of_the_run(here: Situation) -> dict[str, Any]:
+def _of_the_run(here: AblationSituation) -> dict[str, Any]:
     """Return the settings that neither end changes."""
     return {
         "rank": here.rank,
@@ -127,7 +138,7 @@ def _of_the_run(here: Situation) -> dict[str, Any]:
     }
 
 
-def slow_end(here: Situation) -> CaseSetting:
+def slow_end(here: AblationSituation) -> CaseSetting:
     """Return the settings of the guides' `baseline`: float32, padded, a micro-batch of 1, everything recomputed."""
     return CaseSetting(
         row_length=here.long_length,
@@ -142,7 +153,7 @@ def slow_end(here: Situation) -> CaseSetting:
     )
 
 
-def fast_end(here: Situation) -> CaseSetting:
+def fast_end(here: AblationSituation) -> CaseSetting:
     """Return the settings of `fast`; on a CPU it compiles nothing and knows neither TF32 nor bfloat16."""
     return CaseSetting(
         row_length=here.right_length,
@@ -157,12 +168,12 @@ def fast_end(here: Situation) -> CaseSetting:
     )
 
 
-def beside(here: Situation) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+def factors_of_neither_end(here: AblationSituation) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Return the factors that belong to neither end: their fields when off and on, against the fast end."""
     off_rank = GUIDES_RANK if here.rank < GUIDES_RANK else 2 * here.rank
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        WORKERS.name: ({"workers": 0}, {"workers": min(4, max(2, here.cores))}),
-        RANK.name: ({"rank": off_rank}, {"rank": here.rank}),
+        WORKERS_FACTOR.name: ({"workers": 0}, {"workers": min(4, max(2, here.cores))}),
+        RANK_FACTOR.name: ({"rank": off_rank}, {"rank": here.rank}),
         QUANTISATION.name: (
             {"quantization": "4bit" if here.quantization == "none" else here.quantization},
             {"quantization": "none"},
@@ -178,7 +189,7 @@ def beside(here: Situation) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     return found | ({COMPILING.name: ({"compiles": False}, {"compiles": True})} if here.is_cpu else {})
 
 
-def obstacle(factor: Factor, here: Situation) -> str:
+def obstacle(factor: Factor, here: AblationSituation) -> str:
     """Return why a factor cannot be shown on this machine or with this run; an empty string if it can.
 
     Obstacles such as lack of memory only appear when the case runs.
@@ -195,15 +206,15 @@ def obstacle(factor: Factor, here: Situation) -> str:
             f"the longest document has {here.longest:,} tokens and the guides' length,"
             f" {min(GUIDES_LENGTH, here.context or GUIDES_LENGTH):,}, gives no longer rows than the data need"
         )
-    if factor == ROWS_AT_ONCE and here.own_places < 1.5 * here.long_length:
+    if factor == MICRO_BATCH_FACTOR and here.own_places < 1.5 * here.long_length:
         return "train.per_device_train_batch_size is no more than one of the longer rows"
     if factor == COMPILING and here.is_cpu and not here.has_compiler:
         return "compiling for a CPU needs a C++ compiler (g++ or clang++), which is not installed"
     return _obstacle_of_method(factor, here)
 
 
-def _obstacle_of_method(factor: Factor, here: Situation) -> str:
-    if factor == RANK and not here.rank:
+def _obstacle_of_method(factor: Factor, here: AblationSituation) -> str:
+    if factor == RANK_FACTOR and not here.rank:
         return "all weights are trained, so there is no rank"
     if factor == QUANTISATION and not here.rank:
         return "all weights are trained, and quantised ones cannot be"
@@ -216,7 +227,7 @@ def _obstacle_of_method(factor: Factor, here: Situation) -> str:
     return _missing_package(factor, here)
 
 
-def _missing_package(factor: Factor, here: Situation) -> str:
+def _missing_package(factor: Factor, here: AblationSituation) -> str:
     package, extra, is_there = {
         QUANTISATION: ("bitsandbytes", "quantization", here.has_bitsandbytes),
         OPTIMIZER: ("bitsandbytes", "quantization", here.has_bitsandbytes),
@@ -227,7 +238,7 @@ def _missing_package(factor: Factor, here: Situation) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class FactorPair:
     """A factor to measure: two settings that differ in it alone; ``where`` is the end."""
 
     factor: Factor
@@ -236,7 +247,7 @@ class Pair:
     on: CaseSetting
 
 
-def pairs_of(here: Situation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, CaseSetting, list[Pair]]:
+def pairs_of(here: AblationSituation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, CaseSetting, list[FactorPair]]:
     """Return both ends and the pairs of settings to measure.
 
     A factor that is not shown has the same setting everywhere, that of the fast end.
@@ -246,7 +257,7 @@ def pairs_of(here: Situation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, C
         shown: the factors that have no obstacle.
     """
     slow, fast = slow_end(here), fast_end(here)
-    others = beside(here)
+    others = factors_of_neither_end(here)
     hidden = [factor for factor in FACTORS if factor not in shown and factor.name not in others]
     slow = replace(slow, **_fields(fast, [name for factor in hidden for name in factor.fields]))
     found = []
@@ -255,10 +266,10 @@ def pairs_of(here: Situation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, C
             continue
         if factor.name in others:
             off, on = others[factor.name]
-            found.append(Pair(factor, "beside", replace(fast, **off), replace(fast, **on)))
+            found.append(FactorPair(factor, "beside", replace(fast, **off), replace(fast, **on)))
             continue
-        found.append(Pair(factor, BASELINE, slow, replace(slow, **_fields(fast, factor.fields))))
-        found.append(Pair(factor, FAST, replace(fast, **_fields(slow, factor.fields)), fast))
+        found.append(FactorPair(factor, BASELINE, slow, replace(slow, **_fields(fast, factor.fields))))
+        found.append(FactorPair(factor, FAST, replace(fast, **_fields(slow, factor.fields)), fast))
     return slow, fast, found
 
 

@@ -56,7 +56,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DocumentSample:
     """A sample of the run's training and held-out documents, untruncated or as pieces.
 
     Attributes:
@@ -77,7 +77,7 @@ class Sample:
         return int(self.lengths.max())
 
 
-def draw(tokens: Path, most_tokens: int, seed: int) -> Sample:
+def draw(tokens: Path, most_tokens: int, seed: int) -> DocumentSample:
     """Return a sample of the tokenised documents that have at most ``most_tokens``.
 
     Args:
@@ -90,7 +90,7 @@ def draw(tokens: Path, most_tokens: int, seed: int) -> Sample:
         pieces = cut(Sizes.of(TokenStore(tokens / split)), most_tokens, "drop")
         chosen[split] = np.sort(np.random.default_rng(seed).permutation(len(pieces))[:most])
         lengths[split] = pieces.lengths[chosen[split]]
-    return Sample(tokens, most_tokens, chosen["train"], chosen["eval"], lengths["train"])
+    return DocumentSample(tokens, most_tokens, chosen["train"], chosen["eval"], lengths["train"])
 
 
 def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int, guides: int) -> tuple[int, int]:
@@ -111,7 +111,7 @@ def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int
     return needed, own if own > needed else max(needed, min(guides, context or guides))
 
 
-def lay_out(sample: Sample, row_length: int, packing: bool, pad_id: int, folder: Path) -> Layout:
+def lay_out(sample: DocumentSample, row_length: int, packing: bool, pad_id: int, folder: Path) -> Layout:
     """Write the sample as rows unless they exist, and return them."""
     place = folder / f"{row_length}-{PACKED if packing else PADDED}"
     facts = place / "layout.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.ablate.ablation import Ablation
-from snaketune.ablate.ablation_request import AblationSlice, Files, read_files, subject_of
+from snaketune.ablate.ablation_request import AblationFiles, AblationSlice, read_files, subject_of
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.cli import stop_with_parent
@@ -73,19 +73,19 @@ def _work(path: Path, parent: str, work: Callable[..., Any], arguments: tuple[An
         write_json(path, {"failed": str(error)})
 
 
-def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -> Path:
+def folder_of(root: Path, run: str, spec: str, files: AblationFiles, machine: Machine) -> Path:
     """Return the folder for finished cases, which depends on run, code, data, packages and machine."""
     parts = {
         "spec": spec,
         "data": files.rightsize["fingerprint"],
         "rows": files.pack["files"],
-        "machine": machine_facts(machine),
+        "machine": device_and_versions(machine),
         "host": machine.host,
     }
     return root / f"{run}-{digest_of(parts, size=8)}"
 
 
-def machine_facts(machine: Machine) -> dict[str, Any]:
+def device_and_versions(machine: Machine) -> dict[str, Any]:
     """Return the device and the versions that the figures hold for."""
     return {"device": machine.gpu or "CPU", "ram_gb": round(machine.ram_gb, 1), "versions": versions_of()}
 
@@ -122,6 +122,6 @@ def ablate_run(job: AblationJob) -> None:
     lock = wait_for_lock(job.work / "probes" / "lock")
     result, wanted = FreshProcesses(folder).result, job.cfg["factors"]
     facts = Ablation(subject, here, wanted, folder, result, lambda line: print(line, flush=True)).run()
-    write_json(job.output, {"run": job.name, "machine": machine_facts(machine), **facts})
+    write_json(job.output, {"run": job.name, "machine": device_and_versions(machine), **facts})
     shutil.rmtree(folder)
     lock.close()

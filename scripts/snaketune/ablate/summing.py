@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from snaketune.ablate import factors
-from snaketune.ablate.effects import Epoch, Measured, case_facts, effect, part_of_epoch, spread
+from snaketune.ablate.effects import Epoch, MeasuredCase, case_facts, effect, part_of_epoch, spread
 
 NEAR = 0.05
 """Relative difference of product and measured whole below which they are called equal."""
@@ -27,8 +27,8 @@ class Parts:
         price_per_hour: US dollars; None is unknown.
     """
 
-    slow: Measured
-    fast: Measured
+    slow: MeasuredCase
+    fast: MeasuredCase
     epoch: Epoch
     rates: dict[str, Any]
     shown: tuple[str, ...]
@@ -39,8 +39,8 @@ class Parts:
     @classmethod
     def of(
         cls,
-        slow: Measured,
-        fast: Measured,
+        slow: MeasuredCase,
+        fast: MeasuredCase,
         starts: Sequence[dict[str, Any]],
         disks: Sequence[dict[str, Any]],
         source_bytes: int,
@@ -72,7 +72,7 @@ class Parts:
         found: str = self.rates["tokenising"].get("failed", "")
         return found
 
-    def seconds(self, case: Measured, on: bool, but: str = "") -> float:
+    def seconds(self, case: MeasuredCase, on: bool, but: str = "") -> float:
         """Return the seconds of an epoch from its start with the factors outside training all on or all off.
 
         Args:
@@ -127,13 +127,13 @@ def outside_rows(parts: Parts) -> list[dict[str, Any]]:
     return found
 
 
-def _outside(parts: Parts, case: Measured, on: bool, name: str) -> dict[str, Any]:
+def _outside(parts: Parts, case: MeasuredCase, on: bool, name: str) -> dict[str, Any]:
     here, other = parts.seconds(case, on), parts.seconds(case, on, but=name)
     slow, fast = (other, here) if on else (here, other)
     return part_of_epoch(slow, slow - fast, parts.price_per_hour)
 
 
-def outside_words(factor: factors.Factor, parts: Parts, case: Measured) -> dict[str, str]:
+def outside_words(factor: factors.Factor, parts: Parts, case: MeasuredCase) -> dict[str, str]:
     """Describe the off and on states of a factor outside training."""
     if factor == factors.PRETOKENISING:
         return {"off_words": "tokenised at the start", "on_words": "memory-mapped"}
@@ -167,7 +167,7 @@ def combined(parts: Parts, effects: Sequence[Mapping[str, Any]]) -> dict[str, An
         **{name: training[name] for name in kept},
         "predicted_speed_up": parts.predicted,
         "product_of_parts": product,
-        "sentence": sentence(whole["speed_up"], product, parts.removing_padding),
+        "sentence": why_not_product(whole["speed_up"], product, parts.removing_padding),
     }
 
 
@@ -177,7 +177,7 @@ def _part_of(slow: float, row: Mapping[str, Any]) -> float:
     return found
 
 
-def sentence(measured: float, product: float, removing: Mapping[str, float]) -> str:
+def why_not_product(measured: float, product: float, removing: Mapping[str, float]) -> str:
     """Return why the whole is not the product of its parts, in one sentence.
 
     Args:
@@ -205,7 +205,7 @@ def sentence(measured: float, product: float, removing: Mapping[str, float]) -> 
     )
 
 
-def facts_of(
+def ablation_facts(
     parts: Parts,
     effects: list[dict[str, Any]],
     reasons: list[dict[str, str]],
@@ -213,7 +213,7 @@ def facts_of(
     rounds: int,
 ) -> dict[str, Any]:
     """Return the content of ablate.json except the descriptions of run and machine."""
-    order = {name: place for place, name in enumerate(factors.NAMES)}
+    order = {name: place for place, name in enumerate(factors.FACTOR_NAMES)}
     rows = sorted([*effects, *outside_rows(parts)], key=lambda row: order[row["factor"]])
     ends = {"slow": parts.slow, "fast": parts.fast}
     return {

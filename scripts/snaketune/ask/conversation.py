@@ -8,23 +8,23 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Protocol, TextIO
 
-from snaketune.ask.request import Request, with_setting
+from snaketune.ask.request import AskRequest, with_setting
 from snaketune.core.errors import ConfigError, SnaketuneError
 
-GAP = " | "
+COLUMN_GAP = " | "
 NARROWEST = 24
 
 HELP = "/system TEXT, /temperature 0.7, /top_p 0.9, /max_new_tokens 200, /seed 1, /new forgets all turns, /quit ends"
-Turn = dict[str, str]
+ChatTurn = dict[str, str]
 
 
-class Answering(Protocol):
+class AnsweringModels(Protocol):
     """The models that answer."""
 
     names: Sequence[str]
 
     def answer(
-        self, chats: Sequence[Sequence[Turn]], request: Request, show: Callable[[Sequence[str]], None]
+        self, chats: Sequence[Sequence[ChatTurn]], request: AskRequest, show: Callable[[Sequence[str]], None]
     ) -> list[str]:
         """Return each model's answer to its own conversation, calling ``show`` with the partial answers."""
         ...
@@ -40,9 +40,11 @@ class Conversation:
         output: stream on which answers are shown.
     """
 
-    def __init__(self, models: Answering, request: Request, note: Callable[[str], None], output: TextIO | None = None):
+    def __init__(
+        self, models: AnsweringModels, request: AskRequest, note: Callable[[str], None], output: TextIO | None = None
+    ):
         self._models, self._request, self._note, self._output = models, request, note, output or sys.stdout
-        self._turns: list[list[Turn]] = [[] for _ in models.names]
+        self._turns: list[list[ChatTurn]] = [[] for _ in models.names]
 
     def ask(self, question: str) -> list[str]:
         """Show and return the answers to a question, and add them to each model's history."""
@@ -101,18 +103,20 @@ class Conversation:
         self._output.flush()
 
 
-def with_system(request: Request, usual: str | None) -> Request:
+def with_system(request: AskRequest, usual: str | None) -> AskRequest:
     """Return the request with the system prompt of the data if it has none itself."""
     return request if request.system is not None else replace(request, system=usual)
 
 
 def side_by_side(titles: Sequence[str], texts: Sequence[str], width: int) -> list[str]:
     """Return the lines of a table with a title above each text, or of texts below each other if it is too narrow."""
-    column = (width - len(GAP) * (len(texts) - 1)) // len(texts)
+    column = (width - len(COLUMN_GAP) * (len(texts) - 1)) // len(texts)
     if column < NARROWEST:
         return [line for title, text in zip(titles, texts, strict=True) for line in (f"{title}:", *wrap(text, width))]
     blocks = [[title, "-" * column, *wrap(text, column)] for title, text in zip(titles, texts, strict=True)]
-    return [GAP.join(f"{cell or '':{column}}" for cell in row).rstrip() for row in zip_longest(*blocks, fillvalue="")]
+    return [
+        COLUMN_GAP.join(f"{cell or '':{column}}" for cell in row).rstrip() for row in zip_longest(*blocks, fillvalue="")
+    ]
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError
 
-EXAMPLE = "--config 'ask={question: \"What is LoRA?\", temperature: 0.7}'"
-MODELS = ("auto", "merged", "adapter")
+ASK_EXAMPLE = "--config 'ask={question: \"What is LoRA?\", temperature: 0.7}'"
+MODEL_CHOICES = ("auto", "merged", "adapter")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AskRequest:
     """A question and generation settings.
 
     Attributes:
@@ -36,35 +36,35 @@ class Request:
     model: str = "auto"
 
 
-def read_request(given: object) -> Request:
+def read_request(given: object) -> AskRequest:
     """Return the request given by ``--config ask=…``: nothing, a question, or a mapping of settings.
 
     Raises:
         ConfigError: if a setting is invalid, with its value and the fix.
     """
     if given in ("no", [], None, False):
-        return Request()
+        return AskRequest()
     if not isinstance(given, Mapping):
         if isinstance(given, list):
-            raise ConfigError(f"ask is a list: put the question in quotes, as in {EXAMPLE}.")
-        return Request(question=str(given))
-    request = Request()
+            raise ConfigError(f"ask is a list: put the question in quotes, as in {ASK_EXAMPLE}.")
+        return AskRequest(question=str(given))
+    request = AskRequest()
     for name, value in given.items():
         request = with_setting(request, str(name), value)
     return request
 
 
-def with_setting(request: Request, name: str, value: object) -> Request:
+def with_setting(request: AskRequest, name: str, value: object) -> AskRequest:
     """Return the request with one setting changed; text is parsed if the setting is a number.
 
     Raises:
         ConfigError: if the setting is unknown or the value invalid.
     """
-    fields = {field.name: field for field in dataclasses.fields(Request)}
+    fields = {field.name: field for field in dataclasses.fields(AskRequest)}
     if name not in fields:
         raise ConfigError(
             f"ask: {name!r} is not a setting: use {', '.join(fields)}; a question with a colon is given as in "
-            f"{EXAMPLE}."
+            f"{ASK_EXAMPLE}."
         )
     allowed = _LIMITS.get(name)
     try:
@@ -73,8 +73,8 @@ def with_setting(request: Request, name: str, value: object) -> Request:
         read = None
     if allowed is not None and (read is None or not allowed[1] <= read <= allowed[2]):
         raise ConfigError(f"ask.{name} is {value!r}: give a number from {allowed[1]} to {allowed[2]}.")
-    if name == "model" and read not in MODELS:
-        raise ConfigError(f"ask.model is {value!r}: use one of {', '.join(MODELS)}.")
+    if name == "model" and read not in MODEL_CHOICES:
+        raise ConfigError(f"ask.model is {value!r}: use one of {', '.join(MODEL_CHOICES)}.")
     return dataclasses.replace(request, **{name: read})
 
 

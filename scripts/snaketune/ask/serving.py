@@ -9,8 +9,8 @@ from snaketune.core.errors import ConfigError
 
 EXTRA = "envs/extras/serve.txt"
 # Packages that `transformers serve` needs besides transformers.
-NEEDED = ("fastapi", "uvicorn", "openai")
-RUNS, LATEST, MERGED = "runs", "latest", "merged"
+SERVER_PACKAGES = ("fastapi", "uvicorn", "openai")
+RUNS, LATEST, MERGED_FOLDER = "runs", "latest", "merged"
 
 
 def find_merged(results: Path, run: str | None) -> Path:
@@ -19,7 +19,7 @@ def find_merged(results: Path, run: str | None) -> Path:
     Raises:
         ConfigError: if no merged model is found, or several runs have one.
     """
-    models = sorted(path for path in results.glob(f"{RUNS}/*/{LATEST}/{MERGED}") if path.is_dir())
+    models = sorted(path for path in results.glob(f"{RUNS}/*/{LATEST}/{MERGED_FOLDER}") if path.is_dir())
     found = {path.parents[1].name: path for path in models}
     if run is not None and run not in found:
         there = f"use one of {', '.join(found)}" if found else "run `snakemake train` first"
@@ -54,7 +54,7 @@ def server_command(
     """
     if vllm := which("vllm"):
         return [vllm, "serve", str(model), "--served-model-name", name, "--host", host, "--port", str(port)]
-    program, missing = which("transformers"), [package for package in NEEDED if not installed(package)]
+    program, missing = which("transformers"), [package for package in SERVER_PACKAGES if not installed(package)]
     if program and not missing:
         return [program, "serve", str(model), "--host", host, "--port", str(port)]
     raise ConfigError(

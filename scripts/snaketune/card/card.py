@@ -3,7 +3,7 @@
 from snaketune.card.card_facts import CardFacts
 from snaketune.card.evaluation_section import DataSet, data_sets, results_table
 from snaketune.card.front_matter import front_matter
-from snaketune.card.markdown_text import code, number, one_line
+from snaketune.card.markdown_text import code, number_text, one_line
 from snaketune.card.training_section import data_section, merge_section, method, training_section
 from snaketune.card.usage import push_section, reproduction_section, usage_section
 from snaketune.facts.evaluation_facts import Scores
@@ -36,7 +36,8 @@ def _introduction(facts: CardFacts) -> list[str]:
     return [
         f"# {facts.run['run']}",
         "",
-        f"A {what}, made from {_base_name(facts)} by {method(facts)} on {number(documents)} documents. All numbers come"
+        f"A {what}, made from {_base_name(facts)} by {method(facts)} on {number_text(documents)} documents. "
+        f"All numbers come"
         " from the files that the run left; those of the evaluation were measured.",
         "",
         _licence(facts),
@@ -83,10 +84,10 @@ def _measured(data: DataSet) -> list[str]:
 
 
 def _limits(facts: CardFacts) -> list[str]:
-    return ["## Limits", "", *(f"- {limit}" for limit in limits(facts)), ""]
+    return ["## Limits", "", *(f"- {limit}" for limit in evaluation_limits(facts)), ""]
 
 
-def limits(facts: CardFacts) -> list[str]:
+def evaluation_limits(facts: CardFacts) -> list[str]:
     """Return sentences on what the evaluation does not show."""
     evaluation, found = facts.evaluation, []
     counts = evaluation["tuned"] or Scores()
@@ -102,8 +103,8 @@ def limits(facts: CardFacts) -> list[str]:
         found.append("No answers were generated: the quality of its answers was not measured.")
     if cut := counts.get("n_cut"):
         longest = facts.setting("evaluate.max_new_tokens")
-        of = f"{number(cut)} of {number(counts.get('n_generated'))} answers on the held-out split"
-        found.append(f"{of} were cut at {number(longest)} tokens (`evaluate.max_new_tokens`).")
+        of = f"{number_text(cut)} of {number_text(counts.get('n_generated'))} answers on the held-out split"
+        found.append(f"{of} were cut at {number_text(longest)} tokens (`evaluate.max_new_tokens`).")
     if facts.split["contamination"] is None and (evaluation["files"] or evaluation["tasks"]):
         found.append("Its training data were not searched for the text of the evaluation (`split.decontaminate`).")
     if facts.setting("split.max_similarity") is None:

@@ -104,7 +104,7 @@ class CardFacts:
         return packed["documents"] if packed else None
 
 
-def load_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
+def load_card_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
     """Read the fact files at ``paths``, named like the attributes of :class:`CardFacts`; ``merged`` may be None.
 
     Raises:

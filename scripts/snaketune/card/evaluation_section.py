@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snaketune.card.card_facts import CardFacts
-from snaketune.card.markdown_text import code, number, one_line, signed, table
+from snaketune.card.markdown_text import code, markdown_table, number_text, one_line, signed_number
 from snaketune.facts.evaluation_facts import MODELS, Compared, Interval
 
-COUNTS = ("n", "n_generated", "n_cut")
-METRICS = {
+COUNT_NAMES = ("n", "n_generated", "n_cut")
+METRIC_NAMES = {
     "loss": "loss (nats per token)",
     "perplexity": "perplexity",
     "bits_per_byte": "bits per byte",
@@ -49,31 +49,36 @@ class DataSet:
 
     def values(self, kind: str) -> dict[str, float]:
         """Return the measures of the card's model."""
-        found = measures(self.models.get("merged" if kind == "merged" else "tuned", {}))
+        found = finite_measures(self.models.get("merged" if kind == "merged" else "tuned", {}))
         return {name: found[name] for name in self.metrics if name in found}
 
     @property
     def metrics(self) -> list[str]:
-        """The names of all measures of any model, in the order of :data:`METRICS`, then others by name."""
-        found = dict.fromkeys(name for model in self.models.values() for name in measures(model))
-        return sorted(found, key=lambda name: (list(METRICS).index(name) if name in METRICS else len(METRICS), name))
+        """The names of all measures of any model, in the order of :data:`METRIC_NAMES`, then others by name."""
+        found = dict.fromkeys(name for model in self.models.values() for name in finite_measures(model))
+        return sorted(
+            found,
+            key=lambda name: (list(METRIC_NAMES).index(name) if name in METRIC_NAMES else len(METRIC_NAMES), name),
+        )
 
     @property
     def cases(self) -> str:
         """The number of cases behind the measures, in words."""
         counts: Mapping[str, Any] = next(iter(self.models.values()), {})
         names = {"n": "documents", "n_generated": "answers"}
-        return " and ".join(f"{number(counts[key])} {names[key]}" for key in names if key in counts)
+        return " and ".join(f"{number_text(counts[key])} {names[key]}" for key in names if key in counts)
 
 
 def metric_name(name: str) -> str:
     """Return the display name of a measure."""
-    return METRICS.get(name) or one_line(name)
+    return METRIC_NAMES.get(name) or one_line(name)
 
 
-def measures(facts: Mapping[str, Any]) -> dict[str, float]:
+def finite_measures(facts: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite measures among the facts of a model."""
-    numbers = {name: value for name, value in facts.items() if isinstance(value, int | float) and name not in COUNTS}
+    numbers = {
+        name: value for name, value in facts.items() if isinstance(value, int | float) and name not in COUNT_NAMES
+    }
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
@@ -113,21 +118,21 @@ def results_table(data: DataSet) -> list[str]:
     for metric in data.metrics:
         moved = data.differences.get(metric, Interval())
         values = [_value(data.models[name].get(metric)) for name in models]
-        label = METRICS.get(metric) or code(metric)
+        label = METRIC_NAMES.get(metric) or code(metric)
         label = "loss (nats per pair)" if metric == "loss" and "reward_margin" in data.metrics else label
         rows.append([label, *values, _difference(moved), _interval(moved)])
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _value(value: float | None) -> str:
-    return "" if value is None else number(float(value))
+    return "" if value is None else number_text(float(value))
 
 
 def _difference(moved: Interval) -> str:
     difference = moved.get("difference")
-    return "" if difference is None else signed(difference)
+    return "" if difference is None else signed_number(difference)
 
 
 def _interval(moved: Interval) -> str:
     low, high = moved.get("low"), moved.get("high")
-    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+    return "" if low is None or high is None else f"{signed_number(low)} to {signed_number(high)}"

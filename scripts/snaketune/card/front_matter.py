@@ -36,7 +36,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         **licence(facts),
         "language": facts.origin["card"].get("language"),
         "datasets": facts.datasets,
-        "tags": tags(facts),
+        "tags": hub_tags(facts),
         "model-index": model_index(facts),
     }
     return {key: value for key, value in known.items() if value}
@@ -48,7 +48,7 @@ def licence(facts: CardFacts) -> dict[str, str]:
     return {key: card[key] for key in ("license", "license_name", "license_link") if key in card}
 
 
-def tags(facts: CardFacts) -> list[str]:
+def hub_tags(facts: CardFacts) -> list[str]:
     """Return the tags for search on the hub."""
     kind = "full-fine-tune" if facts.is_whole else "dora" if facts.setting("adapter.use_dora") else "lora"
     more = ["reward-model"] if facts.gives_scores else []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snaketune.core.atomic import write_bytes
 
-KINDS = ("adapter", "merged")
+CARD_KINDS = ("adapter", "merged")
 """Folders of a run that have a card."""
 
 README = "README.md"

@@ -6,10 +6,10 @@ from typing import Any
 
 from snaketune.card.card_facts import CardFacts
 from snaketune.card.evaluation_section import basename
-from snaketune.card.markdown_text import code, number, one_line, table
-from snaketune.facts.merge_facts import Combination, MergeChecked
+from snaketune.card.markdown_text import code, markdown_table, number_text, one_line
+from snaketune.facts.merge_facts import CombinationFacts, MergeChecked
 
-MOST_SOURCES = 20
+MOST_SOURCES_NAMED = 20
 
 # Settings that are always shown. Of the sections that affect the model, settings that were changed are shown as well.
 ALWAYS = (
@@ -25,8 +25,8 @@ DEFAULT = "default"
 # Frequencies of saving and logging, and threads: they do not affect the model.
 HABITS = ("train.cpu_threads", "train.eval_steps", "train.logging_steps", "train.save_steps", "train.save_total_limit")
 # Only simple values are shown: paths, templates and prompts are the user's own text and may be private.
-PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,40}", re.ASCII)
-METHODS = {
+SIMPLE_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,40}", re.ASCII)
+METHOD_SENTENCES = {
     "sft": "supervised fine-tuning",
     "dpo": "direct preference optimisation",
     "orpo": "odds-ratio preference optimisation",
@@ -58,7 +58,7 @@ CHECK = {
 def method(facts: CardFacts) -> str:
     """Return the name of the training method."""
     name = str(facts.setting("train.method"))
-    return METHODS.get(name, one_line(name))
+    return METHOD_SENTENCES.get(name, one_line(name))
 
 
 def training_section(facts: CardFacts) -> list[str]:
@@ -67,28 +67,31 @@ def training_section(facts: CardFacts) -> list[str]:
     packing = "packed" if facts.pack["packing"] else "one document a row"
     rows = [
         ("method", f"{method(facts)} of {'every weight' if facts.is_whole else 'an adapter'}"),
-        ("parameters trained", f"{number(made['trainable_parameters'])} of {number(made['total_parameters'])}"),
-        ("optimizer steps", number(made["steps"])),
-        ("tokens seen", number(made["tokens"])),
-        ("training loss, last logged step", number(made["train_loss_last"])),
-        ("rows", f"{number(facts.pack['row_length'])} tokens, {packing}"),
+        (
+            "parameters trained",
+            f"{number_text(made['trainable_parameters'])} of {number_text(made['total_parameters'])}",
+        ),
+        ("optimizer steps", number_text(made["steps"])),
+        ("tokens seen", number_text(made["tokens"])),
+        ("training loss, last logged step", number_text(made["train_loss_last"])),
+        ("rows", f"{number_text(facts.pack['row_length'])} tokens, {packing}"),
         ("seeds", ", ".join(f"{one_line(name)} {value}" for name, value in sorted(facts.run["seeds"].items()))),
         ("packages", ", ".join(f"{one_line(name)} {one_line(v)}" for name, v in sorted(facts.run["versions"].items()))),
     ]
-    chosen = [(code(key), code(value)) for key, value in settings(facts)]
+    chosen = [(code(key), code(value)) for key, value in shown_settings(facts)]
     return [
         "## Training",
         "",
-        *table(("", ""), rows),
+        *markdown_table(("", ""), rows),
         "",
         f"Settings; those that are not shown are the workflow's defaults or texts and paths. {code('run.json')} of the"
         " run has all of them:",
         "",
-        *table(("setting", "value"), chosen),
+        *markdown_table(("setting", "value"), chosen),
     ]
 
 
-def settings(facts: CardFacts) -> list[tuple[str, Any]]:
+def shown_settings(facts: CardFacts) -> list[tuple[str, Any]]:
     """Return the main settings and all changed ones, without free text and empty values."""
     config = facts.run["config"]
     always = {*ALWAYS, *(() if facts.is_whole else OF_ADAPTERS)}
@@ -104,7 +107,7 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, str):
-        return value if PLAIN.fullmatch(value) else None
+        return value if SIMPLE_VALUE.fullmatch(value) else None
     shown = [_shown(item) for item in value] if isinstance(value, list) else []
     return ", ".join(item for item in shown if item) if shown and None not in shown else None
 
@@ -127,7 +130,7 @@ def merge_section(facts: CardFacts) -> list[str]:
         f" {code(facts.merged['dtype'] or 'unknown')}, rounding: {code(facts.merged['rounding'] or 'unknown')}.",
         *_cost(check),
         "",
-        *table(("measure", "value"), rows),
+        *markdown_table(("measure", "value"), rows),
         "",
         *_combination(facts.merged["combination"]),
     ]
@@ -135,7 +138,11 @@ def merge_section(facts: CardFacts) -> list[str]:
 
 def _with_interval(check: Mapping[str, Any], key: str) -> str:
     interval = check.get(f"{key}_interval")
-    return f"{number(check[key])} ({number(interval[0])} to {number(interval[1])})" if interval else number(check[key])
+    return (
+        f"{number_text(check[key])} ({number_text(interval[0])} to {number_text(interval[1])})"
+        if interval
+        else number_text(check[key])
+    )
 
 
 def _cost(check: MergeChecked) -> list[str]:
@@ -146,33 +153,34 @@ def _cost(check: MergeChecked) -> list[str]:
     return ["", f"{told}, or serve the adapter with its base model, to keep all of it."]
 
 
-def _combination(combined: Combination) -> list[str]:
+def _combination(combined: CombinationFacts) -> list[str]:
     if not combined["adapters"]:
         return []
     how = one_line(combined["method"] or "unknown")
     rows = [
-        (code(adapter["run"]), number(adapter["weight"]), code(adapter["digest"])) for adapter in combined["adapters"]
+        (code(adapter["run"]), number_text(adapter["weight"]), code(adapter["digest"]))
+        for adapter in combined["adapters"]
     ]
     told = f"It combines the adapters of several runs ({how}); this run's evaluation covers only its own adapter:"
-    return [told, "", *table(("run", "weight", "digest of the adapter"), rows), ""]
+    return [told, "", *markdown_table(("run", "weight", "digest of the adapter"), rows), ""]
 
 
 def data_section(facts: CardFacts) -> list[str]:
     """Return the section on the sources, with the funnel from their lines to the trained documents."""
-    rows = [(label, number(value)) for label, value in funnel(facts) if value is not None]
-    return ["## Data", "", *_sources(facts), "", *table(("step", "records"), rows)]
+    rows = [(label, number_text(value)) for label, value in funnel_counts(facts) if value is not None]
+    return ["## Data", "", *_sources(facts), "", *markdown_table(("step", "records"), rows)]
 
 
 def _sources(facts: CardFacts) -> list[str]:
     sources = facts.run["sources"]
     told = [f"- {code(basename(source['path']))}, content digest {code(source.get('digest'))}" for source in sources]
-    more = len(told) - MOST_SOURCES
-    told = told[:MOST_SOURCES] + ([f"- and {number(more)} more"] if more > 0 else [])
+    more = len(told) - MOST_SOURCES_NAMED
+    told = told[:MOST_SOURCES_NAMED] + ([f"- and {number_text(more)} more"] if more > 0 else [])
     ids = [f"- of the hub: [{name}](https://huggingface.co/datasets/{name})" for name in facts.datasets]
     return [*told, *ids]
 
 
-def funnel(facts: CardFacts) -> list[tuple[str, int | None]]:
+def funnel_counts(facts: CardFacts) -> list[tuple[str, int | None]]:
     """Return the counts of records kept and removed at each step, in order; None if unknown."""
     split, dropped = facts.split, facts.tokens["splits"]["train"]["dropped"] or {}
     lines = [source["lines"] for source in facts.reading["sources"]]

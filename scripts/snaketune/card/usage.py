@@ -3,8 +3,8 @@
 from snaketune.card.card_facts import CardFacts
 from snaketune.card.markdown_text import code, one_line
 
-HERE = "path/to/this/folder"
-BASE = "path/to/the/base/model"
+FOLDER_PLACEHOLDER = "path/to/this/folder"
+BASE_PLACEHOLDER = "path/to/the/base/model"
 # Values that vLLM accepts for --max-lora-rank.
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -14,7 +14,13 @@ def usage_section(facts: CardFacts) -> list[str]:
     if facts.gives_scores:
         return ["## Use", "", *_scoring(facts)]
     if facts.is_merged:
-        return ["## Use", "", *_whole(facts, HERE), *_serve(f"vllm serve {HERE}"), *_stops(facts)]
+        return [
+            "## Use",
+            "",
+            *_whole(facts, FOLDER_PLACEHOLDER),
+            *_serve(f"vllm serve {FOLDER_PLACEHOLDER}"),
+            *_stops(facts),
+        ]
     if facts.is_whole:
         base = _base(facts)
         tokenizer = (
@@ -25,12 +31,12 @@ def usage_section(facts: CardFacts) -> list[str]:
 
 
 def _base(facts: CardFacts) -> str:
-    return (facts.base["kind"] == "hub" and facts.base["repo"]) or BASE
+    return (facts.base["kind"] == "hub" and facts.base["repo"]) or BASE_PLACEHOLDER
 
 
 def _whole(facts: CardFacts, tokenizer: str) -> list[str]:
-    names = {"folder": HERE} | ({"base": tokenizer} if tokenizer != HERE else {})
-    code_of_tokenizer = "base" if tokenizer != HERE else "folder"
+    names = {"folder": FOLDER_PLACEHOLDER} | ({"base": tokenizer} if tokenizer != FOLDER_PLACEHOLDER else {})
+    code_of_tokenizer = "base" if tokenizer != FOLDER_PLACEHOLDER else "folder"
     return [
         *_status("The merge check read this folder in the same way." if facts.is_merged else None),
         "```python",
@@ -52,7 +58,7 @@ def _adapter(facts: CardFacts) -> list[str]:
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline",
         "",
-        f'base, folder = "{_base(facts)}", "{HERE}"',
+        f'base, folder = "{_base(facts)}", "{FOLDER_PLACEHOLDER}"',
         f'model = AutoModelForCausalLM.from_pretrained(base, dtype="auto"{_revision(facts)})',
         "model = PeftModel.from_pretrained(model, folder)",
         f"tokenizer = AutoTokenizer.from_pretrained(base{_revision(facts)})",
@@ -76,7 +82,11 @@ def _scoring(facts: CardFacts) -> list[str]:
             "model = PeftModel.from_pretrained(model, folder)",
         ]
     )
-    names = f'folder = "{HERE}"' if facts.is_merged else f'base, folder = "{_base(facts)}", "{HERE}"'
+    names = (
+        f'folder = "{FOLDER_PLACEHOLDER}"'
+        if facts.is_merged
+        else f'base, folder = "{_base(facts)}", "{FOLDER_PLACEHOLDER}"'
+    )
     text = (
         'text = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}, {"role": "assistant", "content":'
         ' "Hi"}], tokenize=False)'
@@ -147,7 +157,7 @@ def _vllm_adapter(facts: CardFacts) -> list[str]:
         return []
     ranks = [facts.setting("adapter.r") or 8, *(facts.setting("adapter.rank_pattern") or {}).values()]
     room = next((rank for rank in VLLM_RANKS if rank >= max(ranks)), VLLM_RANKS[-1])
-    return [f"vllm serve {_base(facts)} --enable-lora --max-lora-rank {room} --lora-modules tuned={HERE}"]
+    return [f"vllm serve {_base(facts)} --enable-lora --max-lora-rank {room} --lora-modules tuned={FOLDER_PLACEHOLDER}"]
 
 
 def _serve(*commands: str) -> list[str]:
@@ -179,7 +189,7 @@ def push_section(facts: CardFacts) -> list[str]:
         "Nothing was uploaded. Log in with `hf auth login`, then (not run here):",
         "",
         "```bash",
-        f"hf upload your-name/{facts.run['run']} {HERE} . --private",
+        f"hf upload your-name/{facts.run['run']} {FOLDER_PLACEHOLDER} . --private",
         "```",
         "",
     ]

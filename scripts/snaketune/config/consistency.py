@@ -7,14 +7,14 @@ from snaketune.config.method_checks import check_method
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.schema import LinkedConfig
 from snaketune.core.errors import ConfigError
-from snaketune.plan.devices.hardware import AUTO, find_hardware, load_catalogue
+from snaketune.plan.devices.hardware import THIS_MACHINE, find_hardware, load_catalogue
 from snaketune.workflow.stages import identity
 from snaketune.workflow.write_checks import VARIABLE
 
 # Metrics of training on held-out pairs and labelled answers, besides the loss.
 PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")
-MEASURED = {"dpo": PAIR_METRICS, "orpo": PAIR_METRICS, "kto": ("reward_margin",), "reward": PAIR_METRICS[1:]}
-TEMPLATE = re.compile(r"\{[{%]")
+METRICS_OF_METHOD = {"dpo": PAIR_METRICS, "orpo": PAIR_METRICS, "kto": ("reward_margin",), "reward": PAIR_METRICS[1:]}
+TEMPLATE_MARK = re.compile(r"\{[{%]")
 """Marks a string as a chat template rather than a path."""
 # Keys that decide an adapter's shape and scale: runs that share an adapter must agree on them.
 SHAPE = (
@@ -71,7 +71,7 @@ def _check_best(run: ResolvedRun) -> None:
         raise ConfigError(
             f"{place} and train.eval_steps is 0, so no evaluation ever runs: set train.eval_steps, for example to 50."
         )
-    known = ("loss", *MEASURED.get(train.method, ()))
+    known = ("loss", *METRICS_OF_METHOD.get(train.method, ()))
     if train.metric_for_best_model.removeprefix("eval_") not in known:
         raise ConfigError(
             f"{place} and train.metric_for_best_model is {train.metric_for_best_model!r}, which train.method: "
@@ -93,7 +93,7 @@ def _check_variables(run: ResolvedRun) -> None:
         "merge.gguf_converter": config.merge.gguf_converter,
     }
     for key, path in paths.items():
-        if path and not TEMPLATE.search(path) and (variable := VARIABLE.search(path)):
+        if path and not TEMPLATE_MARK.search(path) and (variable := VARIABLE.search(path)):
             raise ConfigError(
                 f"run {run.name}: {key} is {path!r}: {variable[0]} is not expanded here, because the value is part of "
                 "the run's identity: write the path in full, or start it with ~ for your home folder."
@@ -102,13 +102,13 @@ def _check_variables(run: ResolvedRun) -> None:
 
 def _check_plan(run: ResolvedRun) -> None:
     gpu = run.config.plan.gpu
-    if gpu == AUTO or find_hardware(gpu):
+    if gpu == THIS_MACHINE or find_hardware(gpu):
         return
     known = [device.id for device in load_catalogue()]
     near = difflib.get_close_matches(gpu.lower(), known, n=1, cutoff=0.4)
     raise ConfigError(
         f"run {run.name}: plan.gpu is {gpu!r}, which config/hardware.yaml does not have:"
-        f" {f'did you mean {near[0]}, ' if near else ''}use {AUTO}, one of {', '.join(known)}, or add it there."
+        f" {f'did you mean {near[0]}, ' if near else ''}use {THIS_MACHINE}, one of {', '.join(known)}, or add it there."
     )
 
 

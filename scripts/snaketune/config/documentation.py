@@ -37,7 +37,7 @@ Editors that honour the first line of `config.yaml` complete and check keys from
 This page and `schema.json` are generated from `scripts/snaketune/config/schema*.py` by `make generate`.
 """
 
-FORMATS = """## Data formats
+FORMATS_PAGE = """## Data formats
 
 The file type is detected: JSON lines, a JSON array, CSV, Parquet, Arrow, compressed or not, folders and data sets
 of the hub (docs/sources.md).
@@ -77,7 +77,7 @@ def schema() -> str:
 
 def readme(presets: Path) -> str:
     """Return config/README.md: every key with its meaning, type, default and its name in other tools."""
-    parts = [INTRODUCTION, FORMATS, preset_table(presets)]
+    parts = [INTRODUCTION, FORMATS_PAGE, preset_table(presets)]
     sections = [(name, section_of(field.annotation)) for name, field in RunConfig.model_fields.items()]
     parts += [_section(name, section) for name, section in sections if section]
     return "\n".join(parts)

@@ -9,11 +9,11 @@ from snaketune.core.canonical import canonical_text, digest_of
 from snaketune.core.errors import ConfigError
 
 MOST_RUNS = 64
-LONGEST_NAME = 64
+LONGEST_RUN_NAME = 64
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def expand(runs: Mapping[str, dict[str, Any]], place: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def expand_grids(runs: Mapping[str, dict[str, Any]], place: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the runs with every grid replaced by its combinations, and the grid that each such run comes from.
 
     ``sweep`` with ``{train.learning_rate: [1e-4, 2e-4], adapter.r: [8, 32]}`` becomes four runs that are named after
@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 def _name(run: str, values: dict[str, Any]) -> str:
     parts = [part for label, value in values.items() for part in (label, _word(value))]
     name = _UNFIT.sub("_", "-".join([run, *parts])).replace("..", ".")
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest_of(parts, size=4)}"
+    return name if len(name) <= LONGEST_RUN_NAME else f"{name[: LONGEST_RUN_NAME - 9]}-{digest_of(parts, size=4)}"
 
 
 def _word(value: Any) -> str:

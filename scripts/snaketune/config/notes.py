@@ -8,7 +8,7 @@ from snaketune.core.training_methods import PREFERENCE
 # Above this, training every weight usually destroys what the model knew; adapters take ten times as much.
 LARGE_FOR_ALL_WEIGHTS = 5e-5
 # Presets of the embedded examples.
-EXAMPLES = ("quickstart", "orpo", "kto", "reward")
+EXAMPLE_PRESETS = ("quickstart", "orpo", "kto", "reward")
 
 
 def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[
 
 
 def _quickstart(preset: Any, config: RunConfig) -> str:
-    if preset not in EXAMPLES or config.model.name_or_path == "tiny":
+    if preset not in EXAMPLE_PRESETS or config.model.name_or_path == "tiny":
         return ""
     return (
         f"preset: {preset} trains {config.model.name_or_path} with settings meant for the built-in tiny model"

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from snaketune.config.aliases import OTHER_NAMES
-from snaketune.config.grid import expand
+from snaketune.config.grid import expand_grids
 from snaketune.config.notes import notes_for
 from snaketune.config.other_tools import FEATURES
 from snaketune.config.run_references import link_runs
@@ -79,7 +79,7 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
         for name in _runs_of(layer):
             check_run_name(name, layer.name)
     runs = {**_runs_of(file), **_runs_of(override)} or {DEFAULT_RUN: {}}
-    expanded, grids = expand(runs, file.name)
+    expanded, grids = expand_grids(runs, file.name)
     check_distinct(expanded, file.name)
     for name, entry in grids.items():
         check_keys(file, RunEntry, expanded[name], f"runs.{entry}.grid: ")

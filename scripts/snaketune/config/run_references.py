@@ -12,25 +12,25 @@ from snaketune.core.errors import ConfigError
 if TYPE_CHECKING:
     from snaketune.config.resolve import ResolvedRun
 
-PREFIX = "run:"
-BASE, START, MERGED = "model.name_or_path", "adapter.init_from", "merge.adapters"
+RUN_PREFIX = "run:"
+BASE_KEY, START_KEY, MERGED_KEY = "model.name_or_path", "adapter.init_from", "merge.adapters"
 REWARD, JUDGE = "train.grpo.rewards", "evaluate.reward_model"
 
 
 def referenced(value: str | None) -> str | None:
     """Return the name of the run in ``run:<name>``, or None for any other value."""
-    return value[len(PREFIX) :].strip() if value and value.startswith(PREFIX) else None
+    return value[len(RUN_PREFIX) :].strip() if value and value.startswith(RUN_PREFIX) else None
 
 
 def references(config: RunConfig) -> dict[str, str]:
     """Return the names of the runs that ``config`` starts from, by the key that names them."""
-    found = {BASE: referenced(config.model.name_or_path), START: referenced(config.adapter.init_from)}
+    found = {BASE_KEY: referenced(config.model.name_or_path), START_KEY: referenced(config.adapter.init_from)}
     return {key: name for key, name in found.items() if name is not None}
 
 
 def merged_names(config: RunConfig) -> list[str]:
     """Return the names of the runs whose adapters ``config`` merges together, in the order given."""
-    return [adapter.run.removeprefix(PREFIX).strip() for adapter in config.merge.adapters]
+    return [adapter.run.removeprefix(RUN_PREFIX).strip() for adapter in config.merge.adapters]
 
 
 def reward_names(config: RunConfig) -> list[str]:
@@ -67,7 +67,7 @@ def needed_runs(
 
 def _needs(config: RunConfig, merging: bool) -> list[tuple[str, bool]]:
     """Return the runs that a training or, with ``merging``, a merged model needs, and whether merged themselves."""
-    found = [(name, key == BASE) for key, name in references(config).items()]
+    found = [(name, key == BASE_KEY) for key, name in references(config).items()]
     found += [(name, True) for name in reward_names(config)]
     return found + [(name, False) for name in (merged_names(config) if merging else [])]
 
@@ -102,7 +102,7 @@ class _Links:
         """Return the run ``name`` with what it starts from and the runs whose adapters it merges."""
         if name not in self._merged:
             run = self.training(name, path)
-            others = {other: self._earlier(run, MERGED, other, (*path, name)) for other in merged_names(run.config)}
+            others = {other: self._earlier(run, MERGED_KEY, other, (*path, name)) for other in merged_names(run.config)}
             configs = {other: found.config for other, found in others.items()}
             self._merged[name] = replace(run, config=run.config.model_copy(update={"merged_runs": configs}))
         return self._merged[name]
@@ -131,7 +131,7 @@ class _Links:
 
     def _link(self, run: ResolvedRun, path: tuple[str, ...]) -> ResolvedRun:
         found = {key: self._earlier(run, key, name, path) for key, name in references(run.config).items()}
-        base, start = found.get(BASE), found.get(START)
+        base, start = found.get(BASE_KEY), found.get(START_KEY)
         first = base or start
         run = _with_template_of(run, first) if first else run
         scoring = {other: self._scoring(run, REWARD, other, path).config for other in reward_names(run.config)}
@@ -143,13 +143,13 @@ class _Links:
         return replace(run, config=run.config.model_copy(update=links))
 
     def _earlier(self, run: ResolvedRun, key: str, name: str, path: tuple[str, ...]) -> ResolvedRun:
-        said = f"names {name}" if key in (MERGED, REWARD) else f"is {PREFIX}{name}"
+        said = f"names {name}" if key in (MERGED_KEY, REWARD) else f"is {RUN_PREFIX}{name}"
         place = f"{run.origins.get(key, 'default')}: {key} of the run {run.name} {said}"
         if name not in self._runs:
             known = ", ".join(sorted(set(self._runs) - {run.name})) or "no other run"
             raise ConfigError(f"{place}, but there is no run {name!r}: this configuration has {known}.")
         # A run whose training is resolved may be used while its own merge is still being resolved.
-        merges = key in (BASE, REWARD, JUDGE)
+        merges = key in (BASE_KEY, REWARD, JUDGE)
         if name in path and (merges or name not in self._trained):
             circle = " -> ".join((*path[path.index(name) :], name))
             raise ConfigError(f"{place}, which is circular ({circle}): let one of these runs start from a model.")

@@ -32,10 +32,10 @@ CANNOT_FLUSH = {
 
 def sibling(path: Path) -> Path:
     """Return the temporary name in the folder of ``path`` that this process writes to before renaming."""
-    return path.with_name(beside(path.name, f".partial-{this_process()}"))
+    return path.with_name(hidden_name(path.name, f".partial-{this_process()}"))
 
 
-def beside(name: str, end: str) -> str:
+def hidden_name(name: str, end: str) -> str:
     """Return ``.<name><end>``; a name too long for the file system is cut and kept unique by a digest."""
     if len(os.fsencode(f".{name}{end}")) <= LONGEST_NAME:
         return f".{name}{end}"

@@ -8,7 +8,7 @@ import xxhash
 from snaketune.core.canonical import digest_of, open_regular
 from snaketune.core.content_cache import Remembered
 
-CHUNK_BYTES = 8 << 20
+HASHED_AT_ONCE = 8 << 20
 
 
 def file_digest(path: str | Path) -> str:
@@ -18,7 +18,7 @@ def file_digest(path: str | Path) -> str:
     """
     state = xxhash.xxh3_128()
     with open_regular(path, buffering=0) as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(HASHED_AT_ONCE):
             state.update(chunk)
     return state.hexdigest()
 

@@ -21,7 +21,7 @@ LAUNCHER = """
 
 # Reason -> patterns. These win over REMOVED, so that a family can be removed but for a few of its members. Snakemake
 # gives each job its number of threads in OMP_NUM_THREADS and the like; torch is told train.cpu_threads besides.
-PASSED = {
+PASSED_ON = {
     "paths and caches": """
         PATH HOME SHELL USER USERNAME TMP TEMP TMPDIR XDG_* HF_HOME HF_*_CACHE HF_MODULES_CACHE
         HF_DATASETS_*_PATH HUGGINGFACE_*_CACHE TRANSFORMERS_CACHE TORCH_HOME TORCH_HUB TORCH_MODEL_ZOO
@@ -109,7 +109,7 @@ EXCEPTIONS = ("ARROW_USER_SIMD_LEVEL",)
 
 def is_passed(name: str) -> bool:
     """Tell whether a variable is known to change neither results nor control flow."""
-    return name not in EXCEPTIONS and any(_matches(name, patterns) for patterns in PASSED.values())
+    return name not in EXCEPTIONS and any(_matches(name, patterns) for patterns in PASSED_ON.values())
 
 
 def is_removed(name: str) -> bool:

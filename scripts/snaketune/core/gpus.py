@@ -15,7 +15,7 @@ from snaketune.core.locks import Lock, try_lock
 from snaketune.core.private_folders import PrivateFolder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-ANSWER_SECONDS = 60.0
+DRIVER_SECONDS = 60.0
 # The oldest driver that supports each major version of CUDA (minor versions are compatible with each other).
 OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
 # Used if the machine's lock folder is not writable; jobs run in the folder of the workflow.
@@ -112,7 +112,7 @@ def _ask(*arguments: str) -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS
+            ["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace", timeout=DRIVER_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -11,12 +11,12 @@ from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError
 
 MARK = "@"
-LONGEST = 64 << 10
+LONGEST_ARGUMENT = 64 << 10
 
 
 def shortened(text: str, folder: str | Path) -> str:
     """Return a spec, or if it is over 64 KiB the name of the file in ``folder`` that holds it."""
-    if len(text) <= LONGEST:
+    if len(text) <= LONGEST_ARGUMENT:
         return text
     path = Path(folder) / f"{digest_of(text, size=16)}.json"
     if not path.exists():

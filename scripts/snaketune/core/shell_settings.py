@@ -28,8 +28,8 @@ OF_TORCH = {
 NO_NUMBER = re.compile(
     r"^(?:invalid literal for int\(\) with base 10|could not convert string to float): (.+)$", re.DOTALL
 )
-PACKAGES = re.compile(r"/(?:site|dist)-packages/(\w+)")
-SHOWN = 100
+PACKAGE_IN_PATH = re.compile(r"/(?:site|dist)-packages/(\w+)")
+SHOWN_CHARACTERS = 100
 
 
 def refused_setting(error: BaseException, environment: Mapping[str, str] = os.environ) -> ConfigError | None:
@@ -40,7 +40,8 @@ def refused_setting(error: BaseException, environment: Mapping[str, str] = os.en
             if value and packages and _is_about(cause, packages, name, value):
                 reason = next(filter(None, map(str.strip, str(cause).splitlines())))
                 return ConfigError(
-                    f"package {packages[-1]} does not accept {name}={value[:SHOWN]} of the shell ({reason[:SHOWN]}):"
+                    f"package {packages[-1]} does not accept {name}={value[:SHOWN_CHARACTERS]} "
+                    f"of the shell ({reason[:SHOWN_CHARACTERS]}):"
                     f" correct it, or `unset {name}`."
                 )
     return None
@@ -67,7 +68,7 @@ def _packages(error: BaseException) -> list[str]:
     """Return the installed packages that an error went through, the innermost last."""
     found, trace = list[str](), error.__traceback__
     while trace is not None:
-        if match := PACKAGES.search(Path(trace.tb_frame.f_code.co_filename).as_posix()):
+        if match := PACKAGE_IN_PATH.search(Path(trace.tb_frame.f_code.co_filename).as_posix()):
             found.append(match[1])
         trace = trace.tb_next
     return found

@@ -8,7 +8,7 @@ PAIRED = ("dpo", "orpo", "reward")
 # Methods that learn which answers are better, from pairs or from answers with a label.
 PREFERENCE = (*PAIRED, "kto")
 # Methods of which the packed rows are those of sft.
-PLAIN = ("sft", "grpo")
+SFT_ROWS = ("sft", "grpo")
 # Those that compare with the model before its first step.
 REFERENCED = ("dpo", "kto")
 

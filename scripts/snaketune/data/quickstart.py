@@ -18,8 +18,8 @@ from itertools import chain, islice, product, zip_longest
 from random import Random
 from typing import TypeVar
 
-Value = str | int
-Item = TypeVar("Item")
+WordOrNumber = str | int
+Choice = TypeVar("Choice")
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Intent:
     """One thing that can be asked for: a tool, the values of its arguments and the ways people ask."""
 
     tool: str
-    arguments: dict[str, Sequence[Value]]
+    arguments: dict[str, Sequence[WordOrNumber]]
     phrasings: tuple[str, ...]
 
 
@@ -152,12 +152,12 @@ INTENTS = (
 
 
 @dataclass(frozen=True)
-class Request:
+class SpokenRequest:
     """A spoken request and the tool call that answers it."""
 
     prompt: str
     tool: str
-    arguments: tuple[tuple[str, Value], ...]
+    arguments: tuple[tuple[str, WordOrNumber], ...]
 
     @property
     def completion(self) -> str:
@@ -191,7 +191,7 @@ def quickstart_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
     yield from _shuffled([*good, *blemishes], rng)
 
 
-def broken_lines(requests: Sequence[Request]) -> Iterator[bytes]:
+def broken_lines(requests: Sequence[SpokenRequest]) -> Iterator[bytes]:
     """Yield one line for each way in which exported data are commonly broken, five in all.
 
     They are made of the first requests: a truncated upload, a missing field, an empty answer, an answer that is
@@ -222,12 +222,12 @@ def world_texts(records: int = 3000, seed: int = 1) -> Iterator[str]:
             yield f"{request.prompt}\n{request.notation}"
 
 
-def draw_requests(count: int, rng: Random) -> list[Request]:
+def draw_requests(count: int, rng: Random) -> list[SpokenRequest]:
     """Return ``count`` distinct requests of the task part in random order."""
     return _draw(count, rng, of_the_world=False)
 
 
-def _draw(count: int, rng: Random, of_the_world: bool) -> list[Request]:
+def _draw(count: int, rng: Random, of_the_world: bool) -> list[SpokenRequest]:
     """Draw ``count`` distinct requests in random order, as evenly over the intents as their sizes allow."""
     decks = [_shuffled(list(_requests(intent, of_the_world)), rng) for intent in INTENTS]
     dealt = (request for request in chain.from_iterable(zip_longest(*decks)) if request)
@@ -237,7 +237,7 @@ def _draw(count: int, rng: Random, of_the_world: bool) -> list[Request]:
     return _shuffled(drawn, rng)
 
 
-def _requests(intent: Intent, of_the_world: bool) -> Iterator[Request]:
+def _requests(intent: Intent, of_the_world: bool) -> Iterator[SpokenRequest]:
     """Yield every request for ``intent`` whose tool call belongs to the wanted part."""
     for values in product(*intent.arguments.values()):
         if len(set(values)) < len(values):
@@ -245,10 +245,10 @@ def _requests(intent: Intent, of_the_world: bool) -> Iterator[Request]:
         arguments = tuple(zip(intent.arguments, values, strict=True))
         if _belongs_to_world(intent.tool, arguments) == of_the_world:
             for phrasing in intent.phrasings:
-                yield Request(phrasing.format(**dict(arguments)), intent.tool, arguments)
+                yield SpokenRequest(phrasing.format(**dict(arguments)), intent.tool, arguments)
 
 
-def _belongs_to_world(tool: str, arguments: tuple[tuple[str, Value], ...]) -> bool:
+def _belongs_to_world(tool: str, arguments: tuple[tuple[str, WordOrNumber], ...]) -> bool:
     """Return whether a tool call belongs to the third that only the base model sees in pretraining."""
     digest = hashlib.blake2b(repr((tool, arguments)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) % 3 == 0
@@ -258,10 +258,10 @@ def _line(**fields: str | None) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def _shuffled(items: Sequence[Item], rng: Random) -> list[Item]:
+def _shuffled(items: Sequence[Choice], rng: Random) -> list[Choice]:
     keys = [rng.random() for _ in items]
     return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__)]
 
 
-def _sample(items: Sequence[Item], count: int, rng: Random) -> list[Item]:
+def _sample(items: Sequence[Choice], count: int, rng: Random) -> list[Choice]:
     return _shuffled(items, rng)[:count]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
-from snaketune.data.quickstart import Request, draw_requests
+from snaketune.data.quickstart import SpokenRequest, draw_requests
 
 
 def pair_lines(records: int = 2000, seed: int = 0) -> Iterator[bytes]:
@@ -40,7 +40,7 @@ def label_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
         yield _line(prompt=request.prompt, completion=answer, label=is_good)
 
 
-def _with_others(records: int, rng: Random) -> Iterator[tuple[Request, Request]]:
+def _with_others(records: int, rng: Random) -> Iterator[tuple[SpokenRequest, SpokenRequest]]:
     """Yield requests, each with another one, of the same tool if possible."""
     requests = draw_requests(records + 1, rng)
     last = {request.tool: request for request in requests}
@@ -49,7 +49,7 @@ def _with_others(records: int, rng: Random) -> Iterator[tuple[Request, Request]]
         last[request.tool] = request
 
 
-def _bad(request: Request, other: Request, rng: Random) -> str:
+def _bad(request: SpokenRequest, other: SpokenRequest, rng: Random) -> str:
     """Return a wrong answer to a request: another notation, or one value of another request of the same tool."""
     differ = [place for place, part in enumerate(request.arguments) if part != other.arguments[place]]
     if not differ or rng.random() < 0.3:

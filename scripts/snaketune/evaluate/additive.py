@@ -16,7 +16,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 SEED = 0
 
-Value = Callable[[np.ndarray], float | None]
+ValueOfSums = Callable[[np.ndarray], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Additive:
     """
 
     parts: np.ndarray
-    value: Value
+    value: ValueOfSums
 
     def over(self, chosen: np.ndarray | slice = slice(None)) -> float | None:
         """Return the value over the ``chosen`` cases (a mask or indices); over all by default."""
@@ -45,7 +45,7 @@ def values(measures: Measures, chosen: np.ndarray | slice = slice(None)) -> dict
     return {name: value for name, value in found.items() if value is not None}
 
 
-def differences(before: Measures, after: Measures) -> dict[str, Interval]:
+def measure_differences(before: Measures, after: Measures) -> dict[str, Interval]:
     """Return the difference of each measure, after minus before, with a 95% interval from a paired bootstrap.
 
     Cases are resampled with replacement, as many as there are, 2,000 times with a fixed seed. Both models get the same

@@ -11,16 +11,16 @@ from typing import Any
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.additive import Additive, measure_differences, values
 from snaketune.evaluate.answers.evaluation_files import canonical_records
 from snaketune.evaluate.answers.generating import Decoding, generate_answers, with_room
 from snaketune.evaluate.answers.prompts import Prompt, Writing, choose_prompts, own_stops, stop_tokens
-from snaketune.evaluate.answers.questions import REFUSED, TOO_LONG, Questions
+from snaketune.evaluate.answers.questions import TEMPLATE_REFUSES, TOO_LONG, Questions
 from snaketune.evaluate.answers.scorers import scorers
-from snaketune.evaluate.answers.timing import Clock, Stopwatch, timing_facts
+from snaketune.evaluate.answers.timing import Clock, TokenTimer, timing_facts
 from snaketune.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
 from snaketune.evaluate.harness import run_tasks
-from snaketune.evaluate.likelihood import Likelihoods, measure
+from snaketune.evaluate.likelihood import Likelihoods, measure_likelihood
 from snaketune.evaluate.measures import additive_measures, by_length, by_source, check_finite
 from snaketune.evaluate.models import (
     attach_adapter,
@@ -37,11 +37,11 @@ from snaketune.facts.evaluation_facts import Interval
 from snaketune.model.reward_model import is_reward_model
 from snaketune.train.packages import NONE
 
-STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
+STEPS_COMPARED = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationResult:
     """Results of the evaluation.
 
     Attributes:
@@ -71,7 +71,7 @@ class Evaluation:
         return self.held_out.answers if self.held_out else {}
 
 
-def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Clock | None = None) -> Evaluation:
+def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Clock | None = None) -> EvaluationResult:
     """Return likelihoods and answers of the base, the tuned and, where there is one, the merged model.
 
     Of a reward model the scores of the held-out pairs are returned instead.
@@ -88,7 +88,7 @@ def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Cloc
     """
     if is_reward_model(inputs.adapter):
         found = evaluate_scores(inputs, settings.model)
-        return Evaluation(found.facts, scores=found)
+        return EvaluationResult(found.facts, scores=found)
     examination = _Examination(inputs, settings, clock)
     unquantised = replace(settings.model, quantization=NONE)
     if is_whole_model(inputs.adapter):
@@ -156,7 +156,7 @@ class _Examination:
             )
         if not prompts:
             return None
-        left_out = {**dict.fromkeys(refused, REFUSED), **dict.fromkeys(long, TOO_LONG)}
+        left_out = {**dict.fromkeys(refused, TEMPLATE_REFUSES), **dict.fromkeys(long, TOO_LONG)}
         return Questions(prompts, scorers(self._settings.metrics, self._settings.normalize), left_out)
 
     def _external_questions(self) -> dict[str, Questions]:
@@ -183,7 +183,7 @@ class _Examination:
         facts: dict[str, Any] = {}
         if self._settings.scores_rows:
             facts |= self._score_rows(name, model)
-        watch = Stopwatch(self._clock) if self._clock else None
+        watch = TokenTimer(self._clock) if self._clock else None
         if self._held_out:
             facts |= self._ask(self._held_out, name, model, watch)
         for file, questions in self._files.items():
@@ -202,7 +202,7 @@ class _Examination:
     def _score_rows(self, name: str, model: Any) -> dict[str, Any]:
         pairs = bool(self._store.seconds.any())
         texts = self._store.records[self._store.plain]
-        found = measure(model, self._rows, self._settings.model, pairs, texts)
+        found = measure_likelihood(model, self._rows, self._settings.model, pairs, texts)
         check_finite(found, name)
         self._likelihoods[name] = found
         self._measures[name] = additive_measures(found, self._store, self._settings.metrics)
@@ -211,7 +211,7 @@ class _Examination:
             facts |= preference_measures(found, None if name == "base" else self._likelihoods["base"])
         return facts
 
-    def _ask(self, questions: Questions, name: str, model: Any, watch: Stopwatch | None) -> dict[str, Any]:
+    def _ask(self, questions: Questions, name: str, model: Any, watch: TokenTimer | None) -> dict[str, Any]:
         made = generate_answers(model, self._tokenizer, questions.prompts, self._decoding, watch)
         questions.ids[name] = made.ids
         return questions.add(name, made.texts, made.cut)
@@ -230,12 +230,12 @@ class _Examination:
                 facts[name] |= questions.reward(name, scores.tolist())
                 print(f"{name}: reward {facts[name]['reward']:.6g}", flush=True)
 
-    def _time(self, name: str, model: Any, batched: Stopwatch) -> None:
+    def _time(self, name: str, model: Any, batched: TokenTimer) -> None:
         asked = [self._held_out] if self._held_out else []
         prompts = [prompt for questions in (*asked, *self._files.values()) for prompt in questions.prompts]
         if not prompts:
             return
-        single = Stopwatch(batched.clock)
+        single = TokenTimer(batched.clock)
         for prompt in prompts[: self._settings.latency_requests]:
             generate_answers(model, self._tokenizer, [prompt], self._decoding, single)
         self._timings[name] = timing_facts(single, batched, self._settings.batch_size)
@@ -251,7 +251,7 @@ class _Examination:
         del self.base
         free_memory()
 
-    def finish(self) -> Evaluation:
+    def finish(self) -> EvaluationResult:
         """Compare the models and return everything."""
         if moved := self._differences(self._measures, self._held_out):
             self._facts["differences"] = moved
@@ -275,15 +275,15 @@ class _Examination:
             self._facts["tasks"] = self._task_facts
         if self._more_stops:
             self._facts["stop_tokens"] = list(self._decoding.stop_ids)
-        return Evaluation(self._facts, self._held_out, self._files, self._likelihoods, self._timings)
+        return EvaluationResult(self._facts, self._held_out, self._files, self._likelihoods, self._timings)
 
     def _differences(
         self, measures: dict[str, dict[str, Additive]], questions: Questions | None
     ) -> dict[str, dict[str, Interval]]:
         """Return the differences between each model and the next."""
         found = {}
-        for step, (before, after) in STEPS.items():
-            moved = differences(measures[before], measures[after]) if {before, after} <= set(measures) else {}
+        for step, (before, after) in STEPS_COMPARED.items():
+            moved = measure_differences(measures[before], measures[after]) if {before, after} <= set(measures) else {}
             if questions and {before, after} <= set(questions.answers):
                 moved |= questions.differences(before, after)
             if moved:

@@ -11,7 +11,7 @@ from snaketune.train.packages import spare_unused
 
 SACREBLEU, ROUGE, HARNESS = "sacrebleu", "rouge_score", "lm_eval"
 OF_METRIC = {"chrf": SACREBLEU, "bleu": SACREBLEU, "rouge_l": ROUGE}
-EXTRAS = {SACREBLEU: "text-metrics", ROUGE: "text-metrics", HARNESS: "lm-eval"}
+EXTRA_OF_MEASURE = {SACREBLEU: "text-metrics", ROUGE: "text-metrics", HARNESS: "lm-eval"}
 
 
 def require_evaluation_packages(metrics: Collection[str], tasks: Collection[str]) -> None:
@@ -34,7 +34,13 @@ def package(name: str) -> Any:
 
 def _missing(setting: str, package: str, without: str) -> ConfigError:
     return ConfigError(
-        f"{setting} needs the package {package}: pip install -r envs/extras/{EXTRAS[package]}.txt -c constraints.txt,"
+        f"{setting} needs the package {package}: "
+        f""
+        f""
+        f""
+        f""
+        f""
+        f"pip install -r envs/extras/{EXTRA_OF_MEASURE[package]}.txt -c constraints.txt,"
         f" or {without}."
     )
 

@@ -8,7 +8,7 @@ from snaketune.core.errors import ConfigError
 from snaketune.evaluate.evaluation_packages import HARNESS, package
 
 # Resamples for the standard error of measures that have no formula for it.
-RESAMPLES = 1000
+HARNESS_RESAMPLES = 1000
 
 
 def run_tasks(model: Any, tokenizer: Any, entries: Sequence[dict[str, str]], batch_size: int) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run_tasks(model: Any, tokenizer: Any, entries: Sequence[dict[str, str]], bat
             wrapped,
             tasks=paths,
             task_manager=package(f"{HARNESS}.tasks").TaskManager(include_defaults=False),
-            bootstrap_iters=RESAMPLES,
+            bootstrap_iters=HARNESS_RESAMPLES,
             log_samples=False,
         )
     except Exception as error:  # task files hold code and settings of their own: whatever they raise is theirs

@@ -9,7 +9,7 @@ import torch
 
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
-from snaketune.evaluate.scoring import Chunk, scored_chunks
+from snaketune.evaluate.scoring import PositionChunk, scored_chunks
 
 NO_TEXTS = np.zeros(0, np.int64)
 
@@ -41,7 +41,7 @@ class Likelihoods:
         return Likelihoods(*(getattr(self, field.name)[~self.rejected] for field in fields(self)))
 
 
-def measure(
+def measure_likelihood(
     model: Any, rows: PackedRows, settings: ModelSettings, pairs: bool = True, texts: np.ndarray = NO_TEXTS
 ) -> Likelihoods:
     """Return the likelihoods of all documents in ``rows``.
@@ -78,7 +78,7 @@ def _summed(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, firsts) if len(firsts) else values
 
 
-def token_scores(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+def token_scores(chunk: PositionChunk) -> tuple[np.ndarray, np.ndarray]:
     """Return the negative log-likelihood (nats, float64) and whether the best guess is right, both of shape [n]."""
     # Not logsumexp minus logit: for a confident model that difference of two large numbers is mostly rounding error.
     losses = torch.nn.functional.cross_entropy(chunk.logits, chunk.targets, reduction="none")

@@ -8,7 +8,7 @@ import numpy as np
 
 from snaketune.core.errors import TrainingError
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.additive import Additive, measure_differences, values
 from snaketune.evaluate.likelihood import Likelihoods
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY
 
@@ -122,5 +122,5 @@ def _group(first: Likelihoods, chosen: np.ndarray, measures: ByModel) -> dict[st
     group |= {model: values(found) for model, found in parts.items()}
     if {"base", "tuned"} <= set(parts):
         loss = {model: {"loss": found["loss"]} for model, found in parts.items() if "loss" in found}
-        group["difference"] = differences(loss.get("base", {}), loss.get("tuned", {}))
+        group["difference"] = measure_differences(loss.get("base", {}), loss.get("tuned", {}))
     return group

@@ -25,7 +25,7 @@ from snaketune.train.packages import NONE
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
 # Memory for inference besides weights: one chunk of logits, a batch of hidden states, a KV cache.
-ROOM = 1.2
+INFERENCE_MEMORY = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if has_usable_card() else "cpu")
 
 
-def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def inference_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Return the dtype that a model computes in.
 
     On a CPU that is always float32: it holds every bfloat16 and float16 weight exactly, and 16-bit arithmetic is
@@ -87,21 +87,21 @@ def load_model(folder: str | Path, settings: ModelSettings, device: torch.device
     """
     torch.set_num_threads(settings.cpu_threads)
     device = device or best_device()
-    dtype = computing_dtype(settings.dtype, device)
+    dtype = inference_dtype(settings.dtype, device)
     kernel, trust, quantization = settings.attn_implementation, settings.trust_remote_code, settings.quantization
     if quantization != NONE:
         return open_model(folder, dtype, kernel, trust, quantization).eval()
-    if device.type == "cuda" and not fits(folder, dtype):
+    if device.type == "cuda" and not fits_gpu(folder, dtype):
         print(f"{Path(folder).name} does not fit in free GPU memory; part of it stays in CPU memory.", flush=True)
         return open_model(folder, dtype, kernel, trust, device_map="auto", scores=settings.scores).eval()
     model: Any = open_model(folder, dtype, kernel, trust, scores=settings.scores)
     return model.to(device).eval()
 
 
-def fits(folder: str | Path, dtype: torch.dtype) -> bool:
+def fits_gpu(folder: str | Path, dtype: torch.dtype) -> bool:
     """Tell whether the GPU's free memory suffices for inference with the model in ``folder``."""
     size = count_parameters(find_weight_files(Path(folder))).parameters * dtype.itemsize
-    return ROOM * size < torch.cuda.mem_get_info()[0]
+    return INFERENCE_MEMORY * size < torch.cuda.mem_get_info()[0]
 
 
 def load_tokenizer(folder: str | Path, settings: ModelSettings) -> Any:

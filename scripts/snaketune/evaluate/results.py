@@ -9,7 +9,7 @@ import orjson
 
 from snaketune.core.atomic import writing
 from snaketune.core.gpus import take_cards
-from snaketune.evaluate.evaluation import Evaluation, evaluate
+from snaketune.evaluate.evaluation import EvaluationResult, evaluate
 from snaketune.evaluate.evaluation_inputs import located
 from snaketune.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
 from snaketune.facts.evaluation_facts import EVALUATION
@@ -65,7 +65,7 @@ def evaluate_run(job: EvaluationJob) -> None:
     EVALUATION.write(job.output, evaluation.facts)
 
 
-def write_generations(path: str | Path, evaluation: Evaluation) -> None:
+def write_generations(path: str | Path, evaluation: EvaluationResult) -> None:
     """Write one JSON line per request: prompt, reference, answers, whether they are right, and all scores.
 
     Requests of the held-out split come first; those of an external file name it.
@@ -79,7 +79,7 @@ def write_generations(path: str | Path, evaluation: Evaluation) -> None:
                 file.write(_line({"file": name, **line}))
 
 
-def write_documents(path: str | Path, evaluation: Evaluation) -> None:
+def write_documents(path: str | Path, evaluation: EvaluationResult) -> None:
     """Write one JSON line per packed document: record, loss-bearing tokens and the models' summed losses in nats.
 
     The line of the rejected answer of a pair says so and follows that of the chosen one. Of a reward model the lines

@@ -9,7 +9,7 @@ import torch
 
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.additive import Additive, measure_differences, values
 from snaketune.evaluate.answers.generating import spelled
 from snaketune.evaluate.evaluation_settings import EvaluationInputs
 from snaketune.evaluate.models import (
@@ -164,7 +164,7 @@ def _facts(found: dict[str, np.ndarray]) -> dict[str, Any]:
     measures = {name: pair_measures(scores) for name, scores in found.items()}
     facts: dict[str, Any] = {name: {**values(own), "n": len(found[name]) // 2} for name, own in measures.items()}
     moved = {
-        step: differences(measures[before], measures[after])
+        step: measure_differences(measures[before], measures[after])
         for step, (before, after) in STEPS.items()
         if {before, after} <= set(measures)
     }

@@ -16,14 +16,14 @@ from snaketune.evaluate.models import ModelSettings
 from snaketune.model.architecture import body_of
 from snaketune.train.batches import IGNORED, collate, with_boundaries
 
-TOKENS_PER_PASS = 8192
+SCORED_AT_ONCE = 8192
 LOGIT_BYTES = 128 << 20  # of one chunk of float32 logits
 PROBE_TOKENS = 4
 PROBE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class PositionChunk:
     """Some loss-bearing positions of one batch.
 
     Attributes:
@@ -39,7 +39,9 @@ class Chunk:
     logits: torch.Tensor
 
 
-def scored_chunks(model: Any, rows: PackedRows, settings: ModelSettings, limit: int | None = None) -> Iterator[Chunk]:
+def scored_chunks(
+    model: Any, rows: PackedRows, settings: ModelSettings, limit: int | None = None
+) -> Iterator[PositionChunk]:
     """Yield every loss-bearing position of the first ``limit`` rows (of all without a limit) with its logits.
 
     The order depends on the rows alone: two models see the same positions in the same chunks.
@@ -57,14 +59,14 @@ def scored_chunks(model: Any, rows: PackedRows, settings: ModelSettings, limit: 
             part = slice(start, start + step)
             at = places[part].numpy()
             logits = reader.project(states[part]).float()
-            yield Chunk(np.asarray(indices)[at[:, 0]], at[:, 1] + 1, targets[part].to(logits.device), logits)
+            yield PositionChunk(np.asarray(indices)[at[:, 0]], at[:, 1] + 1, targets[part].to(logits.device), logits)
 
 
 def row_batches(tokens: np.ndarray, row_length: int) -> Iterator[list[int]]:
     """Yield row numbers in batches of at most 8192 tokens; rows of similar length share a batch to save padding."""
     # The longest rows first: if memory is short, it runs out in the first batch and not after an hour.
     order = np.argsort(tokens, kind="stable")[::-1]
-    size = max(1, TOKENS_PER_PASS // row_length)
+    size = max(1, SCORED_AT_ONCE // row_length)
     for start in range(0, len(order), size):
         yield order[start : start + size].tolist()
 

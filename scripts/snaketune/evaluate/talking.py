@@ -10,10 +10,10 @@ import torch
 from transformers import GenerationConfig, set_seed
 from transformers.generation.streamers import BaseStreamer
 
-from snaketune.ask.request import Request
+from snaketune.ask.request import AskRequest
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations import reasoning
-from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.templates.templates import ChatTemplate
 from snaketune.evaluate.answers.prompts import Writing, stop_tokens
 from snaketune.evaluate.models import (
@@ -29,7 +29,7 @@ Show = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ModelPlaces:
     """Paths of the models.
 
     Attributes:
@@ -65,7 +65,7 @@ class Talking:
         names: what each is called.
     """
 
-    def __init__(self, places: Places, settings: ModelSettings):
+    def __init__(self, places: ModelPlaces, settings: ModelSettings):
         self.names: Sequence[str] = ("base", "tuned")
         self._tokenizer = load_tokenizer(places.base, settings)
         source = (places.tokens / "chat_template.jinja").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ class Talking:
         self._speakers = _load(places, settings)
         self._stops = stop_tokens(self._speakers[0].model, self._tokenizer, source)
 
-    def answer(self, chats: Sequence[Sequence[dict[str, str]]], request: Request, show: Show) -> list[str]:
+    def answer(self, chats: Sequence[Sequence[dict[str, str]]], request: AskRequest, show: Show) -> list[str]:
         """Return the answers of both models, each to its own conversation; ``show`` gets them while they grow.
 
         Raises:
@@ -111,11 +111,13 @@ class Talking:
         return texts
 
     def _prompt(self, chat: Sequence[dict[str, str]]) -> torch.Tensor:
-        given = reasoning.for_template(for_template(list(chat)), self._template.source, self._writing.reasoning)
+        given = reasoning.reasoning_for_template(
+            calls_for_template(list(chat)), self._template.source, self._writing.reasoning
+        )
         text = self._template.render(given, True, None)
         return torch.tensor([self._tokenizer(text, add_special_tokens=False)["input_ids"]])
 
-    def _generate(self, number: int, prompt: torch.Tensor, request: Request, streamer: BaseStreamer) -> None:
+    def _generate(self, number: int, prompt: torch.Tensor, request: AskRequest, streamer: BaseStreamer) -> None:
         model = self._speakers[number].model
         context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
         room = min(request.max_new_tokens, context - prompt.shape[1])
@@ -139,7 +141,7 @@ class Talking:
             )
 
 
-def _load(places: Places, settings: ModelSettings) -> list[_Speaker]:
+def _load(places: ModelPlaces, settings: ModelSettings) -> list[_Speaker]:
     base = load_model(places.base, settings)
     if places.merged is not None:
         return [_Speaker(with_faster_layers(base), None), _Speaker(_fast(places.merged, settings), None)]

@@ -67,7 +67,7 @@ class TokenizedSplits(TypedDict):
     eval: TokenizedSplit
 
 
-class Piece(TypedDict):
+class TextPiece(TypedDict):
     """The text of some tokens, and whether they are trained."""
 
     text: str | None
@@ -78,8 +78,8 @@ class TokenizedExample(TypedDict, total=False):
     """A record as the model sees it, by its number; a pair has a rejected answer, too."""
 
     record: int | None
-    tokens: list[Piece]
-    rejected: list[Piece]
+    tokens: list[TextPiece]
+    rejected: list[TextPiece]
 
 
 class FileEntry(TypedDict):

@@ -153,7 +153,7 @@ def score(scores: Scores | None, name: str | None) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def count(scores: Scores | None, name: Literal["n", "n_matched", "n_generated", "n_cut"]) -> int | None:
+def measured_count(scores: Scores | None, name: Literal["n", "n_matched", "n_generated", "n_cut"]) -> int | None:
     """Return how many records or answers a model was measured on; None where it was not."""
     return scores.get(name) if scores else None
 

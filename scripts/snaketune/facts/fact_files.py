@@ -11,7 +11,7 @@ from snaketune.core.errors import DataError
 from snaketune.facts.shapes import ShapeError, shaped
 
 T = TypeVar("T")
-FORMAT = "format"
+FORMAT_KEY = "format"
 REPAIR = "delete it and run the same command, its stage writes it again"
 
 
@@ -46,12 +46,12 @@ class FactFile(Generic[T]):
             facts = shaped(document, self.kind)
         except ShapeError as error:
             raise DataError(f"{path}: {error}: {REPAIR}.") from None
-        self._check_format(document.get(FORMAT), path)
+        self._check_format(document.get(FORMAT_KEY), path)
         return facts
 
     def write(self, path: str | Path, facts: Mapping[str, Any]) -> None:
         """Write the facts with their format number."""
-        write_json(path, {FORMAT: self.format, **facts})
+        write_json(path, {FORMAT_KEY: self.format, **facts})
 
     def _check_format(self, number: Any, path: str | Path) -> None:
         if number is None or (isinstance(number, int) and 1 <= number <= self.format):
@@ -71,12 +71,12 @@ def read_document(path: str | Path) -> dict[str, Any]:
     try:
         document = read_json(path)
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_file(path) from None
     if not isinstance(document, dict):
         raise DataError(f"{path} does not hold a JSON object: {REPAIR}.")
     return document
 
 
-def missing(path: str | Path) -> DataError:
+def missing_file(path: str | Path) -> DataError:
     """Return the error for a fact file that is not there."""
     return DataError(f"{path} does not exist: run the same command again, its stage writes it.")

@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict, cast
 import orjson
 
 from snaketune.core.errors import DataError
-from snaketune.facts.fact_files import missing
+from snaketune.facts.fact_files import missing_file
 from snaketune.facts.shapes import ShapeError, shaped
 
 Json = dict[str, Any]
@@ -17,7 +17,7 @@ class Line(TypedDict):
     """A line of any kind."""
 
 
-class Place(TypedDict):
+class RecordPlace(TypedDict):
     """A line of a source, by the source's number."""
 
     source: int
@@ -27,8 +27,8 @@ class Place(TypedDict):
 class DuplicateLine(TypedDict):
     """A removed record and the one that stayed."""
 
-    removed: Place
-    kept: Place
+    removed: RecordPlace
+    kept: RecordPlace
     kind: str
     similarity: float
 
@@ -106,14 +106,14 @@ def read_lines(path: Path, kind: type[Any] = Line) -> Iterator[Json]:
     try:
         file = open(path, "rb")  # noqa: SIM115 - the block below closes it, and only opening may find no file
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_file(path) from None
     with file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield parse_line(path, number, line, kind)
+                yield parse_fact_line(path, number, line, kind)
 
 
-def parse_line(path: Path, number: int, line: bytes, kind: type[Any]) -> Json:
+def parse_fact_line(path: Path, number: int, line: bytes, kind: type[Any]) -> Json:
     """Return the JSON object of a line; ``path`` and ``number`` are for the error.
 
     Raises:

@@ -32,7 +32,7 @@ class MergeChecked(TypedDict):
     pairs_reordered: int | None
 
 
-class Refusal(TypedDict):
+class MergeRefusal(TypedDict):
     """Why there is no merged model; one that is not final is tried again at the next command."""
 
     error: str | None
@@ -48,7 +48,7 @@ class CombinedAdapter(TypedDict):
     digest: str
 
 
-class Combination(TypedDict):
+class CombinationFacts(TypedDict):
     """Several adapters in one model."""
 
     method: str | None
@@ -61,8 +61,8 @@ class Merged(TypedDict):
     dtype: str | None
     rounding: str | None
     check: MergeChecked
-    refused: Refusal | None
-    combination: Combination
+    refused: MergeRefusal | None
+    combination: CombinationFacts
 
 
 MERGED = FactFile(Merged)

@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from snaketune.facts.fact_files import FactFile
 from snaketune.facts.plan_table_facts import (
-    Advice,
+    AdviceRow,
     Afterwards,
     CostRow,
     FitRow,
@@ -41,7 +41,7 @@ class AboutNumbers(TypedDict):
     disk_gb: About
 
 
-class Rate(TypedDict):
+class PlannedRate(TypedDict):
     """Real tokens per second of one device."""
 
     tokens_per_second: float | None
@@ -52,7 +52,7 @@ class Rate(TypedDict):
     flops_per_token: float | None
 
 
-class Device(TypedDict):
+class PlannedDevice(TypedDict):
     """The device that the run is planned on, with its price in US dollars; ``is_here`` is None if not known."""
 
     id: str
@@ -68,7 +68,7 @@ class Device(TypedDict):
 LimitName = Literal["max_hours", "max_cost_usd"]
 
 
-class Limits(TypedDict):
+class PlanLimits(TypedDict):
     """Limits of the configuration."""
 
     max_cost_usd: float | None
@@ -155,7 +155,7 @@ class Nearest(TypedDict):
     memory: str | None
 
 
-class Remedy(TypedDict):
+class RemedyFacts(TypedDict):
     """Settings that make a run fit its device."""
 
     changes: dict[str, Any]
@@ -187,19 +187,19 @@ class Plan(TypedDict):
     finishes_at: str | None
     planned_at: str
     about: AboutNumbers
-    rate: Rate
-    device: Device
-    limits: Limits
+    rate: PlannedRate
+    device: PlannedDevice
+    limits: PlanLimits
     overheads: Overheads
     work: WorkFacts
     memory: MemoryParts
     ram: HostMemory | None
     answers: AnswerForecast | None
-    remedy: Remedy | None
+    remedy: RemedyFacts | None
     measure: str | None
     preparation: Preparation
     afterwards: list[Afterwards]
-    advice: list[Advice]
+    advice: list[AdviceRow]
     costs: list[CostRow]
     fit: list[FitRow]
     ladder: list[LadderRow]

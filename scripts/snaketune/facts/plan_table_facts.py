@@ -11,7 +11,7 @@ class Afterwards(TypedDict):
     origin: str
 
 
-class Advice(TypedDict):
+class AdviceRow(TypedDict):
     """A choice with its reason."""
 
     topic: str

@@ -11,10 +11,10 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 T = TypeVar("T")
-SHOWN = 60
+VALUE_CHARACTERS = 60
 # Nothing that is measured is larger; products of such numbers overflow where they are shown.
 LARGEST = 1e60
-NAMES = {
+TYPE_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -45,11 +45,11 @@ def shaped(value: Any, kind: type[T], place: str = "") -> T:
     return cast(T, _check_of(cast(Any, kind))(value, place))
 
 
-Check = Callable[[Any, str], Any]
+ShapeCheck = Callable[[Any, str], Any]
 
 
 @cache
-def _check_of(kind: Any) -> Check:
+def _check_of(kind: Any) -> ShapeCheck:
     """Return the check of a type; types are few and values many, so each is taken apart once."""
     if kind is Any or kind is object:
         return lambda value, place: value
@@ -67,7 +67,7 @@ def _check_of(kind: Any) -> Check:
     return _scalar_check(kind)
 
 
-def _section_check(kind: Any) -> Check:
+def _section_check(kind: Any) -> ShapeCheck:
     hints, left_out = get_type_hints(kind), kind.__optional_keys__
 
     def check(value: Any, place: str) -> Any:
@@ -83,7 +83,7 @@ def _section_check(kind: Any) -> Check:
     return check
 
 
-def _union_check(arguments: tuple[Any, ...]) -> Check:
+def _union_check(arguments: tuple[Any, ...]) -> ShapeCheck:
     checks = [_check_of(one) for one in arguments if one is not NoneType]
     allows_none = NoneType in arguments
     expected = " or ".join(_called(one) for one in arguments)
@@ -103,7 +103,7 @@ def _union_check(arguments: tuple[Any, ...]) -> Check:
     return check
 
 
-def _literal_check(allowed: tuple[Any, ...]) -> Check:
+def _literal_check(allowed: tuple[Any, ...]) -> ShapeCheck:
     def check(value: Any, place: str) -> Any:
         # 1 == True: a flag is no number here.
         if not any(value == one and type(value) is type(one) for one in allowed):
@@ -113,7 +113,7 @@ def _literal_check(allowed: tuple[Any, ...]) -> Check:
     return check
 
 
-def _dict_check(kind: Any) -> Check:
+def _dict_check(kind: Any) -> ShapeCheck:
     def check(value: Any, place: str) -> Any:
         if value is None:
             return {}
@@ -124,7 +124,7 @@ def _dict_check(kind: Any) -> Check:
     return check
 
 
-def _list_check(kind: Any) -> Check:
+def _list_check(kind: Any) -> ShapeCheck:
     def check(value: Any, place: str) -> Any:
         if value is None:
             return []
@@ -135,13 +135,13 @@ def _list_check(kind: Any) -> Check:
     return check
 
 
-def _scalar_check(kind: Any) -> Check:
+def _scalar_check(kind: Any) -> ShapeCheck:
     accepted = (int, float) if kind is float else (kind,)
 
     def check(value: Any, place: str) -> Any:
         # A flag is an int to Python, but no number in a fact.
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise _wrong(value, place, NAMES.get(kind, kind.__name__))
+            raise _wrong(value, place, TYPE_NAMES.get(kind, kind.__name__))
         if kind in (int, float) and abs(value) > LARGEST:
             raise _wrong(value, place, f"a number below {LARGEST:g}")
         return value
@@ -150,12 +150,12 @@ def _scalar_check(kind: Any) -> Check:
 
 
 def _called(kind: Any) -> str:
-    return NAMES.get(kind) or NAMES.get(get_origin(kind) or dict, "an object")
+    return TYPE_NAMES.get(kind) or TYPE_NAMES.get(get_origin(kind) or dict, "an object")
 
 
 def _wrong(value: Any, place: str, expected: str) -> ShapeError:
     if value is None:
         return ShapeError(f"{place or 'the document'} is missing (it has to be {expected})")
     text = str(value)
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    shown = text if len(text) <= VALUE_CHARACTERS else f"{text[:VALUE_CHARACTERS]}..."
     return ShapeError(f"{place or 'the document'} is {shown!r}, not {expected}")

@@ -16,10 +16,10 @@ from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
 from snaketune.model.adapters.peft_names import read_config
 
-CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
+ADAPTER_CONFIG = "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
-AGAIN = "train the adapter again"
+TRAIN_AGAIN = "train the adapter again"
 PRODUCT_NUMBERS = 1 << 20  # of one product in float64
 
 # LoRA options whose change is not just the product of two matrices; PEFT itself merges those.
@@ -41,7 +41,7 @@ BEYOND_PLAIN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
+class LoadedAdapter:
     """An adapter in memory: its configuration and its tensors by name, as saved."""
 
     folder: Path
@@ -52,18 +52,18 @@ class Adapter:
     def is_plain(self) -> bool:
         """Whether the adapter consists of two matrices per weight only."""
         options = any(getattr(self.config, name, None) for name in BEYOND_PLAIN)
-        shaped = all(name.startswith(PREFIX) and name.endswith((A, B)) for name in self.tensors)
+        shaped = all(name.startswith(PEFT_PREFIX) and name.endswith((A, B)) for name in self.tensors)
         return isinstance(self.config, LoraConfig) and not options and shaped
 
     @property
     def modules(self) -> list[str]:
         """Names of the modules of the base model that a plain adapter changes, in order of the layers."""
-        found = {name.removeprefix(PREFIX).removesuffix(A).removesuffix(B) for name in self.tensors}
+        found = {name.removeprefix(PEFT_PREFIX).removesuffix(A).removesuffix(B) for name in self.tensors}
         return sorted(found, key=_layer_order)
 
     def factors(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return A of shape [rank, in] and B of shape [out, rank], float32."""
-        return tuple(self.tensors[f"{PREFIX}{module}{end}"].float() for end in (A, B))  # type: ignore[return-value]
+        return tuple(self.tensors[f"{PEFT_PREFIX}{module}{end}"].float() for end in (A, B))  # type: ignore[return-value]
 
     def scale(self, module: str) -> float:
         """Return the factor of the product: alpha over the rank, or over its root for rank-stabilised LoRA."""
@@ -97,7 +97,7 @@ def _layer_order(name: str) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in name.split("."))
 
 
-def read_adapter(folder: str | Path) -> Adapter:
+def read_adapter(folder: str | Path) -> LoadedAdapter:
     """Return the adapter in ``folder`` after validating it.
 
     Raises:
@@ -105,18 +105,18 @@ def read_adapter(folder: str | Path) -> Adapter:
             its matrices do not pair up, or it changes nothing.
     """
     folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise TrainingError(f"{folder / CONFIG} is missing: {AGAIN}.")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise TrainingError(f"{folder / ADAPTER_CONFIG} is missing: {TRAIN_AGAIN}.")
     try:
-        adapter = Adapter(folder, read_config(folder), load_file(folder / ADAPTER_WEIGHTS))
+        adapter = LoadedAdapter(folder, read_config(folder), load_file(folder / ADAPTER_WEIGHTS))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainingError(f"{folder}: the adapter cannot be read ({first}): {AGAIN}.") from None
+        raise TrainingError(f"{folder}: the adapter cannot be read ({first}): {TRAIN_AGAIN}.") from None
     for name, tensor in adapter.tensors.items():
         _check_tensor(folder, name, tensor)
     # B starts at zero, so an adapter whose B matrices are all zero was never trained, or its training was lost.
     if not any(bool(tensor.any()) for name, tensor in adapter.tensors.items() if "lora_A" not in name):
-        raise TrainingError(f"{folder}: every lora_B is zero, so the adapter changes nothing: {AGAIN}.")
+        raise TrainingError(f"{folder}: every lora_B is zero, so the adapter changes nothing: {TRAIN_AGAIN}.")
     if adapter.is_plain:
         _check_pairs(adapter)
     return adapter
@@ -124,21 +124,30 @@ def read_adapter(folder: str | Path) -> Adapter:
 
 def _check_tensor(folder: Path, name: str, tensor: torch.Tensor) -> None:
     if "_orig_mod." in name:
-        raise TrainingError(f"{folder}: {name} was saved from a compiled model and matches no base model: {AGAIN}.")
+        raise TrainingError(
+            f"{folder}: {name} was saved from a compiled model and matches no base model: {TRAIN_AGAIN}."
+        )
     if not bool(torch.isfinite(tensor).all()):
         raise TrainingError(
-            f"{folder}: {name} contains non-finite numbers: training diverged; lower train.learning_rate and {AGAIN}."
+            f"{folder}: {name} contains non-finite numbers: training diverged; "
+            f"lower train.learning_rate and {TRAIN_AGAIN}."
         )
 
 
-def _check_pairs(adapter: Adapter) -> None:
+def _check_pairs(adapter: LoadedAdapter) -> None:
     config = adapter.config
     assert isinstance(config, LoraConfig)
     for module in adapter.modules:
-        found = [adapter.tensors.get(f"{PREFIX}{module}{end}") for end in (A, B)]
+        found = [adapter.tensors.get(f"{PEFT_PREFIX}{module}{end}") for end in (A, B)]
         shapes = [list(tensor.shape) for tensor in found if tensor is not None]
         rank = _of_pattern(config.rank_pattern, module, config.r)
         if len(shapes) < 2 or len(shapes[0]) != 2 or not shapes[0][0] == shapes[1][-1] == rank:
             raise TrainingError(
-                f"{adapter.folder}: {module} has matrices of shapes {shapes}, not an A and a B of rank {rank}: {AGAIN}."
+                f"{adapter.folder}: {module} has matrices of shapes {shapes}, "
+                f""
+                f""
+                f""
+                f""
+                f""
+                f"not an A and a B of rank {rank}: {TRAIN_AGAIN}."
             )

@@ -18,7 +18,7 @@ TIED, TEXT = "tie_word_embeddings", "text_config"
 # How the names of the two embeddings end, in the models that may tie them.
 OUTPUTS = (".lm_head.weight", ".embed_out.weight", ".output_layer.weight")
 INPUTS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight", ".embedding.weight")
-KINDS = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
+COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 
 
@@ -82,7 +82,7 @@ def _travels(path: Path) -> bool:
     if path.name.upper().startswith(LICENCES):
         return True
     is_weights = path.name.endswith(".index.json")
-    return path.suffix in KINDS and not is_weights and not path.name.startswith(".")
+    return path.suffix in COPIED_SUFFIXES and not is_weights and not path.name.startswith(".")
 
 
 def _replace_template(folder: Path, template: str) -> None:

@@ -13,9 +13,9 @@ from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import TrainingError
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+SHARD_INDEX = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -84,15 +84,15 @@ class Checkpoint:
 def weight_files(folder: str | Path) -> list[Path]:
     """Return the safetensors files of the model in ``folder``: those its index names, else the single one."""
     folder = Path(folder)
-    if (folder / INDEX).is_file():
+    if (folder / SHARD_INDEX).is_file():
         # Only the files of the index: a folder may also contain weights of an earlier download.
-        return [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
-    return [folder / SINGLE] if (folder / SINGLE).is_file() else []
+        return [folder / name for name in sorted(set(read_json(folder / SHARD_INDEX)["weight_map"].values()))]
+    return [folder / SINGLE_FILE] if (folder / SINGLE_FILE).is_file() else []
 
 
 def size_in_bytes(text: str) -> int:
     """Return the bytes of a size such as ``5GB`` (decimal units)."""
-    return int(text[:-2]) * UNITS[text[-2:]]
+    return int(text[:-2]) * SIZE_UNITS[text[-2:]]
 
 
 def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -131,7 +131,7 @@ def write_shards(
     if len(shards) > 1:
         weight_map = {name: file for file, members in zip(names, shards, strict=True) for name in members}
         size = sum(prod(shapes[name]) * formats[name].itemsize for name in weight_map)
-        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
+        write_json(folder / SHARD_INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
 def _write_file(
@@ -164,5 +164,5 @@ def _write_file(
 def shard_names(count: int) -> Iterable[str]:
     """Return the file names of ``count`` shards."""
     if count == 1:
-        return [SINGLE]
+        return [SINGLE_FILE]
     return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]

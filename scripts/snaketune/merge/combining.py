@@ -14,12 +14,12 @@ from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
-from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
+from snaketune.merge.adapter import ADAPTER_CONFIG, PEFT_PREFIX, TRAIN_AGAIN, A, LoadedAdapter, read_adapter
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.architecture import auto_class, read_configuration
 from snaketune.settings.merge_slices import MergeSlice
 
-NAME = "combined"
+COMBINED = "combined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Combination:
 
 def combine_adapters(
     model: Path, folders: Sequence[Path], how: Combination, target: Path, trust: bool = False
-) -> Adapter:
+) -> LoadedAdapter:
     """Write the combination of the adapters in ``folders`` to the empty folder ``target`` as an ordinary adapter.
 
     Memory holds the adapters but no base weights: combining adapters needs only theirs.
@@ -69,11 +69,11 @@ def combine_adapters(
         tuned = _with_member(tuned, number, adapter)
     tensors = _combined(tuned, adapters, how)
     save_file(tensors, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    write_json(target / CONFIG, _configuration(tuned, adapters[0], tensors))
+    write_json(target / ADAPTER_CONFIG, _configuration(tuned, adapters[0], tensors))
     return read_adapter(target)
 
 
-def _with_member(model: Any, number: int, adapter: Adapter) -> PeftModel:
+def _with_member(model: Any, number: int, adapter: LoadedAdapter) -> PeftModel:
     """Return ``model``, a base model or one with adapters on it, with one more adapter."""
     name = _member(number)
     with names_as_given():
@@ -90,7 +90,7 @@ def _member(number: int) -> str:
     return f"member-{number:04d}"
 
 
-def _plain(folder: Path) -> Adapter:
+def _plain(folder: Path) -> LoadedAdapter:
     adapter = read_adapter(folder)
     if not adapter.is_plain:
         raise TrainingError(
@@ -115,16 +115,16 @@ def hollow_model(folder: Path, trust: bool) -> Any:
     return model
 
 
-def _check_loaded(tuned: PeftModel, name: str, adapter: Adapter) -> None:
+def _check_loaded(tuned: PeftModel, name: str, adapter: LoadedAdapter) -> None:
     found = get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False)
     if strays := sorted(set(found) ^ set(adapter.tensors)):
         raise TrainingError(
             f"{adapter.folder}: {len(strays)} tensors do not belong to this model's adapter or are missing from the "
-            f"file; the first is {strays[0]}: {AGAIN}."
+            f"file; the first is {strays[0]}: {TRAIN_AGAIN}."
         )
 
 
-def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> dict[str, torch.Tensor]:
+def _combined(tuned: PeftModel, adapters: list[LoadedAdapter], how: Combination) -> dict[str, torch.Tensor]:
     # The scales are folded into the combined matrices; PEFT would scale those of rank-stabilised adapters again.
     for config in tuned.peft_config.values():
         config.use_rslora = False  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
         try:
             # A seeded generator of its own: DARE draws its mask from torch's global one.
             tuned.base_model.add_weighted_adapter(  # type: ignore[operator]
-                names, list(how.weights), NAME, how.method, density=how.density, svd_full_matrices=False
+                names, list(how.weights), COMBINED, how.method, density=how.density, svd_full_matrices=False
             )
         except (ValueError, RuntimeError, TypeError) as error:
             first = str(error).strip().splitlines()[0]
@@ -142,7 +142,7 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
                 f"merge.adapters: PEFT cannot combine {', '.join(str(adapter.folder) for adapter in adapters)} by"
                 f" {how.method} ({first}): set merge.method to cat, or leave one out."
             ) from None
-    found = get_peft_model_state_dict(tuned, adapter_name=NAME, save_embedding_layers=False)
+    found = get_peft_model_state_dict(tuned, adapter_name=COMBINED, save_embedding_layers=False)
     wanted = set().union(*(adapter.tensors for adapter in adapters))
     # PEFT skips layers that only some of the adapters have.
     if set(found) != wanted:
@@ -153,16 +153,16 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
     return {name: tensor.float().contiguous() for name, tensor in found.items()}
 
 
-def _configuration(tuned: PeftModel, adapter: Adapter, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _configuration(tuned: PeftModel, adapter: LoadedAdapter, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return the configuration of ``adapter`` with the combined layers and ranks, at a scale of one."""
     ranks = {
-        name.removeprefix(PREFIX).removesuffix(A): tensor.shape[0]
+        name.removeprefix(PEFT_PREFIX).removesuffix(A): tensor.shape[0]
         for name, tensor in tensors.items()
         if name.endswith(A)
     }
     usual = max(ranks.values())
     others = {name.replace(".", r"\."): rank for name, rank in sorted(ranks.items()) if rank != usual}
-    modules: Any = tuned.peft_config[NAME].target_modules  # type: ignore[attr-defined]
-    settings = read_json(adapter.folder / CONFIG) | {"r": usual, "lora_alpha": usual, "use_rslora": False}
+    modules: Any = tuned.peft_config[COMBINED].target_modules  # type: ignore[attr-defined]
+    settings = read_json(adapter.folder / ADAPTER_CONFIG) | {"r": usual, "lora_alpha": usual, "use_rslora": False}
     settings |= {"rank_pattern": others, "alpha_pattern": others, "target_parameters": None}
     return settings | {"target_modules": modules if isinstance(modules, str) else sorted(modules)}

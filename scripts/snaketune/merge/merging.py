@@ -16,7 +16,7 @@ from snaketune.core.gpus import take_cards
 from snaketune.core.manifest import describe_files
 from snaketune.evaluate.evaluation_inputs import located
 from snaketune.evaluate.models import is_whole_model, load_tokenizer
-from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
+from snaketune.merge.adapter import TRAIN_AGAIN, LoadedAdapter, read_adapter
 from snaketune.merge.auxiliary_files import copy_auxiliary_files, end_answers
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.combining import Combination, combine_adapters
@@ -33,11 +33,11 @@ from snaketune.model.reward_model import is_reward_model
 from snaketune.settings.merge_slices import MergeSlice
 
 COMBINED = "combined_adapter"
-Gate = Callable[[Path, MergeInputs, MergeSlice], dict[str, Any]]
+MergeGate = Callable[[Path, MergeInputs, MergeSlice], dict[str, Any]]
 
 
 def merge_adapter(
-    inputs: MergeInputs, cfg: MergeSlice, output: str | Path, gate: Gate = check_in_fresh_process
+    inputs: MergeInputs, cfg: MergeSlice, output: str | Path, gate: MergeGate = check_in_fresh_process
 ) -> dict[str, Any]:
     """Write the merged model to the folder ``output`` and return the facts for its manifest.
 
@@ -88,11 +88,11 @@ def _tell(facts: dict[str, Any], verb: str) -> None:
     print(f"{verb} {check['tensors_merged']} weights ({facts['dtype']}): {change}", flush=True)
 
 
-def _read(folder: Path) -> Adapter | TrainedModel:
+def _read(folder: Path) -> LoadedAdapter | TrainedModel:
     return read_trained_model(folder) if is_whole_model(folder) else read_adapter(folder)
 
 
-def _combine(inputs: MergeInputs, cfg: MergeSlice, settings: MergeSettings) -> Adapter:
+def _combine(inputs: MergeInputs, cfg: MergeSlice, settings: MergeSettings) -> LoadedAdapter:
     inputs.adapter.mkdir()
     how, trust = Combination.of_slice(cfg), settings.model.trust_remote_code
     return combine_adapters(inputs.model, inputs.others, how, inputs.adapter, trust)
@@ -114,14 +114,14 @@ def _made_files(folder: Path) -> dict[str, dict[str, Any]]:
     return describe_files(names, folder.parent)
 
 
-def _write(model: Path, tuned: Adapter | TrainedModel, folder: Path, settings: MergeSettings) -> torch.dtype:
+def _write(model: Path, tuned: LoadedAdapter | TrainedModel, folder: Path, settings: MergeSettings) -> torch.dtype:
     if isinstance(tuned, TrainedModel):
         limit = size_in_bytes(settings.max_shard_size)
         return copy_trained(Checkpoint(model), tuned, folder, settings.dtype, limit, settings.rounding)
     return write_merged(model, tuned, folder, settings)
 
 
-def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSettings) -> torch.dtype:
+def write_merged(model: Path, adapter: LoadedAdapter, folder: Path, settings: MergeSettings) -> torch.dtype:
     """Write the merged weights to ``folder``: streamed for a plain adapter, by PEFT for any other."""
     base = Checkpoint(model)
     if is_streamed(base, adapter):
@@ -133,7 +133,7 @@ def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSet
     return write_with_peft(model, adapter, folder, settings)
 
 
-def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], trust: bool) -> None:
+def _refuse_unknown_modules(model: Path, adapter: LoadedAdapter, unknown: list[str], trust: bool) -> None:
     """Raise a TrainingError unless the model has all modules, its checkpoint merely calling them otherwise."""
     config = read_configuration(model, trust)
     with torch.device("meta"):
@@ -142,7 +142,7 @@ def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], t
     if missing:
         raise TrainingError(
             f"{adapter.folder}: {len(missing)} modules of the adapter are not in the base model; the first is"
-            f" {missing[0]}: the adapter belongs to another model; {AGAIN}."
+            f" {missing[0]}: the adapter belongs to another model; {TRAIN_AGAIN}."
         )
 
 

@@ -16,8 +16,8 @@ import torch
 from snaketune.core.errors import TrainingError
 
 AUTO, NEAREST, STOCHASTIC = "auto", "nearest", "stochastic"
-BLOCK = 1 << 20  # numbers rounded at a time; a multiple of the 16 that one Philox counter yields
-CUT = 16  # low bits of float32 that bfloat16 lacks
+VALUES_AT_ONCE = 1 << 20  # numbers rounded at a time; a multiple of the 16 that one Philox counter yields
+CUT_BITS = 16  # low bits of float32 that bfloat16 lacks
 HALF_DIGITS, HALF_LOWEST = 10, -14  # fraction bits of float16 and the exponent of its smallest normal number
 HALF_LIMIT = 65504.0
 
@@ -61,9 +61,9 @@ class Rounding:
         result = torch.empty(exact.shape, dtype=dtype)
         flat, target = exact.detach().float().contiguous().view(-1), result.view(-1)
         up_or_down = _to_bfloat16 if dtype == torch.bfloat16 else _to_float16
-        for start, bits in zip(range(0, len(flat), BLOCK), self._bits(name, len(flat)), strict=True):
-            block = flat[start : start + BLOCK]
-            target[start : start + BLOCK] = _in_range(up_or_down(block, bits), block, name)
+        for start, bits in zip(range(0, len(flat), VALUES_AT_ONCE), self._bits(name, len(flat)), strict=True):
+            block = flat[start : start + VALUES_AT_ONCE]
+            target[start : start + VALUES_AT_ONCE] = _in_range(up_or_down(block, bits), block, name)
         if base is not None and base.dtype != dtype:
             # Stochastic rounding would scatter weights that were never trained.
             alone = exact == base
@@ -76,8 +76,8 @@ class Rounding:
         # every machine; the name in the key keeps weights independent of each other and of their order.
         key = hashlib.blake2b(f"{self.seed}\0{name}".encode(), digest_size=16).digest()
         source = np.random.Philox(key=int.from_bytes(key, "little"))
-        for start in range(0, count, BLOCK):
-            size = min(BLOCK, count - start)
+        for start in range(0, count, VALUES_AT_ONCE):
+            size = min(VALUES_AT_ONCE, count - start)
             # Four numbers of 16 bits from each word of 64, read in little-endian order on every machine.
             words = source.random_raw(-(-size // 4)).astype("<u8", copy=False)
             yield torch.from_numpy(words.view("<u2")[:size].astype(np.int32))
@@ -115,8 +115,8 @@ def _to_bfloat16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
     # bfloat16 is the upper half of float32, so the bit patterns are added as integers: a carry out of the low half
     # moves to the next number away from zero, with a probability of the low half's value / 2^16.
     whole = values.view(torch.int32)
-    carried = ((whole + bits) >> CUT << CUT).view(torch.float32)
-    cut = (whole >> CUT << CUT).view(torch.float32)
+    carried = ((whole + bits) >> CUT_BITS << CUT_BITS).view(torch.float32)
+    cut = (whole >> CUT_BITS << CUT_BITS).view(torch.float32)
     result = torch.where(torch.isinf(carried), cut, carried)  # the largest finite number is not rounded up to infinity
     return torch.where(torch.isfinite(values), result, values).to(torch.bfloat16)
 
@@ -129,7 +129,7 @@ def _to_float16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
     low = torch.floor(size / step)
     # The half centres the random number between the 2^16 values that it can take: the probability is then exact to
     # 2^-17.
-    above = (size / step - low) > (bits.double() + 0.5) / (1 << CUT)
+    above = (size / step - low) > (bits.double() + 0.5) / (1 << CUT_BITS)
     result = torch.copysign((low + above) * step, values.double())
     fits = size < HALF_LIMIT + 16  # numbers that rounding to nearest takes to infinity are refused here, too
     result = torch.where(fits, result.clamp(-HALF_LIMIT, HALF_LIMIT), values.double())

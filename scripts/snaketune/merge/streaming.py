@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from snaketune.core.errors import TrainingError
-from snaketune.merge.adapter import AGAIN, Adapter
+from snaketune.merge.adapter import TRAIN_AGAIN, LoadedAdapter
 from snaketune.merge.checkpoint import FLOATS, Checkpoint, plan_shards, write_shards
 from snaketune.merge.rounding import AUTOMATIC, Rounding, nearest
 
@@ -49,12 +49,12 @@ class Weights:
         return None if weight is None else nearest(weight, self.formats[name], name)
 
 
-def strangers(base: Checkpoint, adapter: Adapter) -> list[str]:
+def strangers(base: Checkpoint, adapter: LoadedAdapter) -> list[str]:
     """Return the modules of a plain adapter whose weight the checkpoint does not hold under that name."""
     return [module for module in adapter.modules if f"{module}.weight" not in base.dtypes]
 
 
-def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tensor:
+def merged_weight(base: Checkpoint, adapter: LoadedAdapter, module: str) -> torch.Tensor:
     """Return the merged weight of ``module`` in float32, before rounding.
 
     Raises:
@@ -65,18 +65,20 @@ def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tens
     if weight.shape != change.shape:
         raise TrainingError(
             f"{adapter.folder}: the change of {module} has shape {list(change.shape)}, its weight in the base model"
-            f" {list(weight.shape)}: the adapter belongs to another model; {AGAIN}."
+            f" {list(weight.shape)}: the adapter belongs to another model; {TRAIN_AGAIN}."
         )
     # Adding -0.0, unlike 0.0, preserves the sign of a zero weight that does not change.
     merged = weight.add_(change.masked_fill_(change == 0, -0.0))
     # float32 holds every 16-bit value, so an overflow comes from the adapter.
     if not bool(torch.isfinite(merged).all()):
-        raise TrainingError(f"{module}.weight is not finite after merging: lower train.learning_rate and {AGAIN}.")
+        raise TrainingError(
+            f"{module}.weight is not finite after merging: lower train.learning_rate and {TRAIN_AGAIN}."
+        )
     return merged
 
 
 def merged_weights(
-    base: Checkpoint, adapter: Adapter, dtype: torch.dtype | None, rounding: Rounding = AUTOMATIC
+    base: Checkpoint, adapter: LoadedAdapter, dtype: torch.dtype | None, rounding: Rounding = AUTOMATIC
 ) -> Weights:
     """Return the weights of base plus adapter.
 
@@ -99,7 +101,7 @@ def merged_weights(
 
 def merge_streaming(
     base: Checkpoint,
-    adapter: Adapter,
+    adapter: LoadedAdapter,
     folder: Path,
     dtype: torch.dtype | None,
     max_shard_bytes: int,

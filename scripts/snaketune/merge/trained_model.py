@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from snaketune.core.errors import TrainingError
-from snaketune.merge.adapter import AGAIN
+from snaketune.merge.adapter import TRAIN_AGAIN
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.rounding import AUTOMATIC, Rounding
 from snaketune.merge.streaming import Weights, target_dtype, write_weights
@@ -28,10 +28,10 @@ def read_trained_model(folder: Path) -> TrainedModel:
     """
     weights = Checkpoint(folder)
     if not weights.dtypes:
-        raise TrainingError(f"{folder}: no weights found: {AGAIN}.")
+        raise TrainingError(f"{folder}: no weights found: {TRAIN_AGAIN}.")
     left = [name for name in weights.dtypes if "_orig_mod." in name]
     if left:
-        raise TrainingError(f"{folder}: {left[0]} was saved from a compiled model and matches no other: {AGAIN}.")
+        raise TrainingError(f"{folder}: {left[0]} was saved from a compiled model and matches no other: {TRAIN_AGAIN}.")
     return TrainedModel(folder, weights)
 
 
@@ -54,7 +54,7 @@ def trained_weights(
     def exact(name: str) -> torch.Tensor:
         found = weights.tensor(name)
         if not bool(torch.isfinite(found).all()):
-            raise TrainingError(f"{trained.folder}: {name} is not finite: lower train.learning_rate and {AGAIN}.")
+            raise TrainingError(f"{trained.folder}: {name} is not finite: lower train.learning_rate and {TRAIN_AGAIN}.")
         return found
 
     def before(name: str) -> torch.Tensor | None:

@@ -10,17 +10,17 @@ from peft.tuners.lora.layer import Linear
 
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model
-from snaketune.merge.adapter import AGAIN, Adapter
+from snaketune.merge.adapter import TRAIN_AGAIN, LoadedAdapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.rounding import NEAREST, Rounding
 from snaketune.model.reward_model import is_reward_model
 
-PROBES = 8
+PROBE_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class PeftMerge:
     """A model that PEFT merged.
 
     Attributes:
@@ -38,7 +38,7 @@ class Merge:
     error: float | None
 
 
-def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | None, trust: bool) -> Merge:
+def merge_with_peft(base_folder: Path, adapter: LoadedAdapter, dtype: torch.dtype | None, trust: bool) -> PeftMerge:
     """Return the merged model; memory holds all of it in float32.
 
     Args:
@@ -60,12 +60,12 @@ def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | No
     try:
         merged: Any = tuned.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise TrainingError(f"{adapter.folder}: PEFT cannot merge this adapter ({error}): {AGAIN}.") from None
+        raise TrainingError(f"{adapter.folder}: PEFT cannot merge this adapter ({error}): {TRAIN_AGAIN}.") from None
     worst = max((_error(merged.get_submodule(name), *pair) for name, pair in answers.items()), default=None)
-    return Merge(merged, target, before, len(answers), worst)
+    return PeftMerge(merged, target, before, len(answers), worst)
 
 
-def write_with_peft(base_folder: Path, adapter: Adapter, folder: Path, settings: MergeSettings) -> torch.dtype:
+def write_with_peft(base_folder: Path, adapter: LoadedAdapter, folder: Path, settings: MergeSettings) -> torch.dtype:
     """Write the merged model to the empty ``folder`` in files of the size that is set; return its format."""
     merge = merge_with_peft(base_folder, adapter, settings.dtype, settings.model.trust_remote_code)
     round_weights(merge, Checkpoint(base_folder), settings.rounding)
@@ -73,12 +73,12 @@ def write_with_peft(base_folder: Path, adapter: Adapter, folder: Path, settings:
     return merge.dtype
 
 
-def changed_weights(merge: Merge) -> list[str]:
+def changed_weights(merge: PeftMerge) -> list[str]:
     """Return the names of the weights of a merged model, still in float32, that are not those of its base model."""
     return [name for name, digest in weight_digests(merge.model).items() if digest != merge.before.get(name)]
 
 
-def round_weights(merge: Merge, base: Checkpoint, rounding: Rounding) -> None:
+def round_weights(merge: PeftMerge, base: Checkpoint, rounding: Rounding) -> None:
     """Round every weight of a merged model in place to its format.
 
     Weights that training did not change are rounded to nearest: in the base model's own dtype they keep their bytes.
@@ -109,7 +109,7 @@ def _answers(tuned: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     found = {}
     for name, module in tuned.get_base_model().named_modules():
         if isinstance(module, Linear):
-            inputs = torch.randn(PROBES, module.in_features or 0, generator=generator)
+            inputs = torch.randn(PROBE_ROWS, module.in_features or 0, generator=generator)
             found[name] = (inputs, module(inputs))
     return found
 

@@ -15,10 +15,10 @@ from snaketune.model.checkpoint_fit import refuse_quantised
 from snaketune.model.miniature import miniature
 
 FIRST, SECOND = 11, 9
-TOLERANCE = 1e-3
+MASK_TOLERANCE = 1e-3
 # With the usual initialisation attention is nearly uniform and a leak between documents hardly visible.
 SPREAD = 0.1
-LARGEST = 20_000_000
+MOST_TESTED_PARAMETERS = 20_000_000
 
 
 def describe_nature(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
@@ -44,12 +44,12 @@ def nature_of(config: Any, trust_remote_code: bool) -> dict[str, Any]:
     if model is None:
         return {"kind": config.model_type, "packing": None}
     change = _change(model, seen=slice(0, FIRST), ids=_ids(), other=_ids(later=5))
-    if change > TOLERANCE:
+    if change > MASK_TOLERANCE:
         raise ConfigError(
             f"model.name_or_path: a {config.model_type} model with these settings is not causal (tokens attend to "
             "later ones): give a causal language model."
         )
-    return {"kind": config.model_type, "packing": bool(_mixing(model) <= TOLERANCE)}
+    return {"kind": config.model_type, "packing": bool(_mixing(model) <= MASK_TOLERANCE)}
 
 
 def refuse_other_kinds(config: Any, trust_remote_code: bool = False) -> None:
@@ -98,7 +98,7 @@ def _refuse_large(small: Any, trust_remote_code: bool) -> None:
     with torch.device("meta"):
         model = auto_class(small).from_config(small, trust_remote_code=trust_remote_code)
     size = sum(weight.numel() for weight in model.parameters())
-    if size > LARGEST:
+    if size > MOST_TESTED_PARAMETERS:
         raise ValueError(f"it has {size} weights")
 
 

@@ -16,7 +16,7 @@ from snaketune.model.reward_model import HEAD, OUTPUTS, is_reward_configuration
 from snaketune.model.weights import find_weight_files, stored_weights
 
 # Buffers that old versions of transformers saved and newer ones do not read, and multi-token prediction layers.
-UNUSED = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$|(^|\.)(mtp|nextn)[._]")
+UNUSED_BUFFERS = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$|(^|\.)(mtp|nextn)[._]")
 # Quantisation methods whose checkpoints can be trained from directly.
 TRAINED_QUANTISED = frozenset({"bitsandbytes"})
 ANOTHER = "copy the model again, or correct its config.json"
@@ -62,7 +62,7 @@ def check_loaded(folder: Path, model: Any, found: dict[str, Any], is_new_head: b
             f"{folder}: {len(missing)} tensors of this {kind} model are missing from its files; the first is"
             f" {missing[0]}: {ANOTHER}."
         )
-    if unknown := sorted(name for name in found["unexpected_keys"] if not UNUSED.search(name)):
+    if unknown := sorted(name for name in found["unexpected_keys"] if not UNUSED_BUFFERS.search(name)):
         raise DataError(
             f"{folder}: {len(unknown)} tensors of the files do not exist in a {kind} model with this config.json; the "
             f"first is {unknown[0]}: {ANOTHER}."

@@ -20,7 +20,7 @@ SUPPORT_PATTERNS = (
 # A model's own code may read other files as well.
 CODE_PATTERNS = ("*.py", "*.json", "*.txt")
 # If a model folder contains an adapter's configuration, transformers tries to load the adapter's weights as well.
-LEFT_OUT = frozenset({"adapter_config.json", "trainer_state.json"})
+NOT_OF_A_MODEL = frozenset({"adapter_config.json", "trainer_state.json"})
 INDEX_ENDING = ".index.json"
 CODE_SOURCES = ("config.json", "tokenizer_config.json")
 
@@ -73,7 +73,7 @@ def support_files(folder: Path, trust_remote_code: bool) -> list[Path]:
     """Return the files besides the weights that transformers may read, sorted; code only if it is trusted."""
     patterns = (*SUPPORT_PATTERNS, *CODE_PATTERNS) if trust_remote_code else SUPPORT_PATTERNS
     found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    return [file for file in found if file.name not in LEFT_OUT and not file.name.startswith(".")]
+    return [file for file in found if file.name not in NOT_OF_A_MODEL and not file.name.startswith(".")]
 
 
 def files_beside_weights(folder: Path, trust_remote_code: bool) -> list[Path]:

@@ -17,14 +17,14 @@ from snaketune.model.folder import CODE_PATTERNS, SUPPORT_PATTERNS, refuse_remot
 from snaketune.model.model_metadata import CARD, LICENCE_PATTERNS
 from snaketune.model.weights import refuse_unsafe_weights
 
-REQUEST_SECONDS = 20.0
+HUB_SECONDS = 20.0
 DEFAULT_REVISION = "main"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 WEIGHT_PATTERN = "*.safetensors"
 # A star in the client's patterns matches slashes, too. Files in subfolders, and those named consolidated, are copies of
 # the weights in other formats.
-IGNORED = ("consolidated*", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "*/*.py")
+NOT_FETCHED = ("consolidated*", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "*/*.py")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def list_files(repo: str, revision: str) -> list[str]:
     from huggingface_hub import HfApi
 
     with _one_sentence(repo, revision):
-        info = HfApi().model_info(repo, revision=revision, timeout=REQUEST_SECONDS)
+        info = HfApi().model_info(repo, revision=revision, timeout=HUB_SECONDS)
     return [file.rfilename for file in info.siblings or []]
 
 
@@ -96,7 +96,9 @@ def _download(repo: str, revision: str, allowed: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     with _one_sentence(repo, revision):
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=list(IGNORED)))
+        return Path(
+            snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=list(NOT_FETCHED))
+        )
 
 
 @contextmanager
@@ -138,7 +140,7 @@ def _cached_snapshot(repo: str, revision: str, allowed: list[str]) -> Snapshot:
 
     try:
         folder = snapshot_download(
-            repo, revision=revision, allow_patterns=allowed, ignore_patterns=list(IGNORED), local_files_only=True
+            repo, revision=revision, allow_patterns=allowed, ignore_patterns=list(NOT_FETCHED), local_files_only=True
         )
     except LocalEntryNotFoundError as error:
         raise ConfigError(

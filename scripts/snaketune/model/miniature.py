@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 VOCABULARY = 320
-WIDTH, HEADS, KEY_HEADS, HEAD_WIDTH, EXPERTS, USED, LAYERS = 32, 4, 2, 8, 4, 2, 8
+HIDDEN_WIDTH, HEADS, KEY_HEADS, HEAD_WIDTH, EXPERTS, USED, LAYERS = 32, 4, 2, 8, 4, 2, 8
 
 # Small sizes by the names that the configurations of transformers use for them.
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "byte_vocab_size"), VOCABULARY),
     **dict.fromkeys(
-        ("hidden_size", "n_embd", "d_model", "n_embed", "dim", "emb_dim", "embedding_size", "rnn_hidden_size"), WIDTH
+        ("hidden_size", "n_embd", "d_model", "n_embed", "dim", "emb_dim", "embedding_size", "rnn_hidden_size"),
+        HIDDEN_WIDTH,
     ),
-    **dict.fromkeys(("lru_width", "word_embed_proj_dim", "expert_dim", "hidden_size_global"), WIDTH),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dff"), 2 * WIDTH),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "decoder_ffn_dim"), WIDTH),
-    **dict.fromkeys(("encoder_ffn_dim", "shared_intermediate_size", "expert_ffn_hidden_size"), WIDTH),
+    **dict.fromkeys(("lru_width", "word_embed_proj_dim", "expert_dim", "hidden_size_global"), HIDDEN_WIDTH),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dff"), 2 * HIDDEN_WIDTH),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "decoder_ffn_dim"), HIDDEN_WIDTH),
+    **dict.fromkeys(("encoder_ffn_dim", "shared_intermediate_size", "expert_ffn_hidden_size"), HIDDEN_WIDTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"), HEADS),
     **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads", "num_swa_attention_heads"), HEADS),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads"), KEY_HEADS),
@@ -56,7 +57,7 @@ def miniature(config: Any, layers: int | None = None, own: Mapping[str, Any] | N
     if stated.get("num_key_value_heads") == stated.get("num_attention_heads"):
         given |= {"num_key_value_heads": HEADS} if "num_key_value_heads" in given else {}
     if stated.get("attention_hidden_size") and stated.get("hidden_size"):
-        given["attention_hidden_size"] = WIDTH * max(1, stated["attention_hidden_size"] // stated["hidden_size"])
+        given["attention_hidden_size"] = HIDDEN_WIDTH * max(1, stated["attention_hidden_size"] // stated["hidden_size"])
     count = layers or _layers(stated)
     given |= {name: count for name in LAYER_COUNTS if stated.get(name) is not None}
     for name in getattr(type(config), "sub_configs", {}):

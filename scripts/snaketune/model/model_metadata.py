@@ -9,7 +9,7 @@ import yaml
 CARD = "README.md"
 LICENCE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
 MOST_CHARACTERS = 1 << 16
-BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}", re.ASCII)
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual|code", re.ASCII)
 MOST_LANGUAGES = 200
@@ -42,7 +42,7 @@ def _front_matter(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     with open(path, encoding="utf-8", errors="replace") as file:
-        found = BLOCK.match(file.read(MOST_CHARACTERS))
+        found = FRONT_MATTER.match(file.read(MOST_CHARACTERS))
     try:
         stated = yaml.safe_load(found[1]) if found else None
     except (yaml.YAMLError, ValueError, RecursionError):

@@ -16,7 +16,7 @@ from snaketune.model.folder import link, link_model
 from snaketune.model.model_metadata import describe_card
 from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import corpus_texts
-from snaketune.model.tokenizer_only import PreparedTokenizer
+from snaketune.model.tokenizer_only import TokenizerFolder
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
 from snaketune.settings.model_section import Model, TinyModel
 
@@ -46,7 +46,7 @@ def merged_base(manifest: str | Path) -> MergedBase:
 def prepare_model(
     cfg: Model,
     output: Path,
-    tokenizer: PreparedTokenizer,
+    tokenizer: TokenizerFolder,
     corpus: Path | None = None,
     base: MergedBase | None = None,
     weights: bool = True,
@@ -86,7 +86,7 @@ def prepare_model(
 def _bring(
     cfg: Model,
     folder: Path,
-    tokenizer: PreparedTokenizer,
+    tokenizer: TokenizerFolder,
     corpus: Path | None,
     base: MergedBase | None,
     weights: bool,
@@ -125,7 +125,7 @@ def describe_shape(folder: Path, cfg: Model) -> dict[str, Any]:
     Raises:
         PlanError: if transformers has no causal language model for it.
     """
-    from snaketune.plan.memory.counting import count_parameters as parameters_of
+    from snaketune.plan.memory.counting import count_config_parameters as parameters_of
 
     allowed = cfg["trust_remote_code"]
     config = read_configuration(folder, allowed)

@@ -13,7 +13,7 @@ from snaketune.model.json_files import read_object
 FROM_CONFIG = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def as_list(tokens: int | list[int] | None) -> list[int]:
+def ids_as_list(tokens: int | list[int] | None) -> list[int]:
     """Return the ``eos_token_id`` of a configuration, which may be a number, a list or None, as a list."""
     return [token for token in (tokens if isinstance(tokens, list) else [tokens]) if token is not None]
 
@@ -46,7 +46,7 @@ def settings_with_stop(folder: Path, tokenizer: Any, template: str) -> dict[str,
         template: the chat template of the training; empty for plain text.
     """
     settings = generation_settings(folder)
-    stops = as_list(settings.get("eos_token_id"))
+    stops = ids_as_list(settings.get("eos_token_id"))
     more = turn_ends(tokenizer, template, stops) if template else []
     return {**settings, "eos_token_id": [*stops, *more]} if more else None
 

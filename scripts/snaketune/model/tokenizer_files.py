@@ -16,7 +16,7 @@ TEMPLATE_FOLDER = "additional_chat_templates"
 
 # Where a tokenizer was loaded from and which version saved it do not affect tokenisation; the chat template has its own
 # digest.
-VOLATILE_KEYS = frozenset(
+VOLATILE_TOKENIZER_KEYS = frozenset(
     {"name_or_path", "transformers_version", "is_local", "local_files_only", "backend", "_commit_hash", "chat_template"}
 )
 
@@ -69,7 +69,7 @@ def tokenizer_digest(folder: Path) -> str:
     """Return the digest of everything that determines how text becomes tokens, without the chat template."""
     content = {name: read_object(folder / name) for name in (FAST_FILE, *SPECIAL_TOKEN_FILES)}
     config = read_object(folder / "tokenizer_config.json")
-    content["tokenizer_config"] = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    content["tokenizer_config"] = {key: value for key, value in config.items() if key not in VOLATILE_TOKENIZER_KEYS}
     return digest_of(content)
 
 

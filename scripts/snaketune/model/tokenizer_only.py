@@ -15,14 +15,14 @@ from snaketune.settings.model_section import Model
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedTokenizer:
+class TokenizerFolder:
     """A prepared tokenizer: the folder with its files, and the facts of its manifest."""
 
     folder: Path
     facts: dict[str, Any]
 
     @classmethod
-    def of_manifest(cls, manifest: str | Path) -> "PreparedTokenizer":
+    def of_manifest(cls, manifest: str | Path) -> "TokenizerFolder":
         """Return the prepared tokenizer that a manifest describes.
 
         Raises:

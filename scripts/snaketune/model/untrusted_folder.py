@@ -20,7 +20,7 @@ NUMBERS = (
         "n_head",
     ),
 )
-OBJECTS = ("text_config", "quantization_config", "rope_scaling", "auto_map")
+CONFIG_OBJECTS = ("text_config", "quantization_config", "rope_scaling", "auto_map")
 TEXTS = ("model_type", "dtype", "torch_dtype")
 
 
@@ -54,7 +54,7 @@ def check_types(folder: Path) -> None:
 
 
 def _check(file: Path, config: dict[str, Any]) -> None:
-    kinds = [(NUMBERS, int, "an integer"), (OBJECTS, dict, "an object"), (TEXTS, str, "a text")]
+    kinds = [(NUMBERS, int, "an integer"), (CONFIG_OBJECTS, dict, "an object"), (TEXTS, str, "a text")]
     for keys, kind, words in kinds:
         for key in keys:
             value = config.get(key)

@@ -11,7 +11,7 @@ MOST_ROWS_FACTOR = 8
 """Micro-batches are tried up to this multiple of the configured one."""
 LEVELS = (0, 2, 1)
 """Checkpointing intervals, from least to most recomputation."""
-WORKERS = (0, 2, 4)
+WORKER_COUNTS = (0, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def row_choices(micro_batch: int, accumulation: int) -> list[tuple[int, int]]:
 
 def worker_choices(configured: int, cores: int) -> list[int]:
     """Return the numbers of loader processes to try: none, two, four and the configured one, below the cores."""
-    return sorted({configured, *(count for count in WORKERS if count < cores)})
+    return sorted({configured, *(count for count in WORKER_COUNTS if count < cores)})
 
 
 def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ before a run, hence a range from none to all of it.
 from dataclasses import dataclass
 
 from snaketune.plan.advice.strategies import SHARDED, StrategyName
-from snaketune.plan.memory.memory import WIDTH, MemoryPlan
+from snaketune.plan.memory.memory import DTYPE_BYTES, MemoryPlan
 from snaketune.plan.workload import Work
 
 LINK_SHARE = 0.7
@@ -38,7 +38,7 @@ def bytes_per_step(work: Work, memory: MemoryPlan, name: StrategyName, gpus: int
         name, gpus: the strategy.
         accumulation: micro-batches of a step.
     """
-    width = WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
+    width = DTYPE_BYTES[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
     gradients, share = work.trained * width, (gpus - 1) / gpus
     if name not in SHARDED:
         # Once per step, not per micro-batch: with accumulation DDP all-reduces only in the last one.

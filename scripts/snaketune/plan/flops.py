@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.plan.cache import remembered
-from snaketune.plan.memory.counting import count_parameters
+from snaketune.plan.memory.counting import count_config_parameters
 from snaketune.plan.memory.unknown import unknown_instead
 
 SLIDING = ("sliding_attention", "chunked_attention")
@@ -44,7 +44,7 @@ def shape_of(config: Any) -> ModelShape:
     Raises:
         PlanError: if the model cannot be built or counted (see ``count_parameters``).
     """
-    counts, text = count_parameters(config), config.get_text_config()
+    counts, text = count_config_parameters(config), config.get_text_config()
     with unknown_instead(config, "work"):
         layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None)
         usual = "full_attention" if heads else "recurrent"

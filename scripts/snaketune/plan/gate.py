@@ -12,7 +12,7 @@ from snaketune.facts.plan_facts import LimitName, Plan
 from snaketune.plan.summary import dollars, duration
 from snaketune.settings.planning_slice import PlanningSlice
 
-SLACK = 0.01
+HOURS_SLACK = 0.01
 """Margin that advised settings leave under a limit, for the last batch and the last checkpoint."""
 
 
@@ -86,7 +86,7 @@ def nearest_hours(cfg: PlanningSlice, values: Mapping[str, Any], start_hours: fl
         share = max((share - fixed) / (1 - fixed), 0.0)
     if share >= 1:
         return None
-    fewer = floor(steps * share * (1 - SLACK))
+    fewer = floor(steps * share * (1 - HOURS_SLACK))
     if fewer < 1:
         return "not even one step fits: lower plan.other_costs_usd or use a faster device"
     if cfg["train"]["max_steps"] > 0:

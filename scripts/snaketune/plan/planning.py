@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from snaketune.facts.plan_facts import Plan
-from snaketune.plan.advice.advice import Situation, advise
+from snaketune.plan.advice.advice import PlanSituation, advise
 from snaketune.plan.advice.after_training import after_training, answering_of, answers_block, host_memory
-from snaketune.plan.advice.fit_table import Option, fit_table, options_of, verdict_of, with_measured
+from snaketune.plan.advice.fit_table import Option, fit_table, memory_options, verdict_of, with_measured
 from snaketune.plan.advice.ladder import ladder_table
-from snaketune.plan.advice.presets import preset_table
+from snaketune.plan.advice.presets import preset_rows
 from snaketune.plan.advice.side_by_side import Reached, strategy_table
-from snaketune.plan.advice.what_if import cost_rows, ownership, sensitivity_table
+from snaketune.plan.advice.what_if import cost_rows, rent_or_buy, sensitivity_table
 from snaketune.plan.cache import KeptAnswers
 from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import schedule
 from snaketune.plan.costs.forecast import (
-    Disk,
+    DiskNeed,
     Forecast,
     device_block,
-    disk_of,
+    disk_needed,
     fit_method,
     forecast,
     overheads_block,
@@ -49,7 +49,7 @@ from snaketune.settings.planning_slice import PlanningSlice
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
 """The command that measures an unknown throughput within two minutes."""
-UNITS = {
+QUANTITY_UNITS = {
     "tokens_total": "tokens",
     "steps": "optimizer steps",
     "train_hours": "hours of training",
@@ -112,14 +112,14 @@ def make_plan(given: PlanInputs) -> Plan:
     rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured, like)
     seen = forecast(given.cfg, given.settings, work, target, rate, measured)
     memory, notes = memory_of(given.cfg, work, target)
-    disk = disk_of(given.cfg, given.settings, work, given.model, given.pack)
+    disk = disk_needed(given.cfg, given.settings, work, given.model, given.pack)
     figures = _figures(given, target, rate, seen, memory, disk)
     if measured:
         figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
     values = {name: value for name, (value, _) in figures.items()}
-    options = options_of(work, setting_of(given.cfg, work.row_length, "cuda"))
+    options = memory_options(work, setting_of(given.cfg, work.row_length, "cuda"))
     remedy = find_remedy(work, target, memory, options, fit_method(work)) if not measured else None
-    about = {name: {"unit": UNITS[name], **words} for name, (_, words) in figures.items()}
+    about = {name: {"unit": QUANTITY_UNITS[name], **words} for name, (_, words) in figures.items()}
     plan = {
         **values,
         "about": about,
@@ -151,7 +151,7 @@ def make_plan(given: PlanInputs) -> Plan:
 
 
 def _beside(
-    given: PlanInputs, target: Target, work: Work, seen: Forecast, disk: Disk, memory_gb: float | None
+    given: PlanInputs, target: Target, work: Work, seen: Forecast, disk: DiskNeed, memory_gb: float | None
 ) -> dict[str, Any]:
     """Return the costs besides training: evaluation, saving, generation, and the memory of the host."""
     timings = answer_timings(given.results, target, given.machine.host, work.parameters)
@@ -162,11 +162,11 @@ def _beside(
         "afterwards": after_training(cfg, work, seen, disk, found, held_out),
         "answers": answers_block(found, target),
         "ram": host_memory(work, target, memory_gb, given.model, workers, given.machine.ram_gb),
-        "presets": preset_table(cfg, work, target, seen, given.pack.get("packing") is not False),
+        "presets": preset_rows(cfg, work, target, seen, given.pack.get("packing") is not False),
     }
 
 
-Figure = tuple[Any, dict[str, Any]]
+FigureWithOrigin = tuple[Any, dict[str, Any]]
 
 
 def _about(origin: str, source: str, low: Any = None, high: Any = None) -> dict[str, Any]:
@@ -174,8 +174,8 @@ def _about(origin: str, source: str, low: Any = None, high: Any = None) -> dict[
 
 
 def _figures(
-    given: PlanInputs, target: Target, rate: Rate, seen: Forecast, memory: MemoryPlan | None, disk: Disk
-) -> dict[str, Figure]:
+    given: PlanInputs, target: Target, rate: Rate, seen: Forecast, memory: MemoryPlan | None, disk: DiskNeed
+) -> dict[str, FigureWithOrigin]:
     """Return the published numbers with unit and origin."""
     budget, price = seen.budget, target.price
     hours, origin = (budget.hours, rate.origin) if seen.is_timed else (None, "unknown")
@@ -185,7 +185,7 @@ def _figures(
     per_hour = price.usd * target.gpus if price.usd is not None else None
     others = sum(given.cfg["plan"]["other_costs_usd"].values())
 
-    def money(more: float, source: str) -> Figure:
+    def money(more: float, source: str) -> FigureWithOrigin:
         if hours is None or per_hour is None:
             return None, _about("unknown", rate.source if hours is None else price.source)
         bounds = [None if value is None else value * per_hour + more for value in (low, high)]
@@ -259,7 +259,7 @@ def _tables(
         "strategies": strategy_table(seen, target, whole_memory, work, reached),
         "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing") is not False, has_fp8),
         "costs": cost_rows(cfg["plan"], values["cost_usd"], about["cost_usd"]["origin"]),
-        "ownership": ownership(cfg["plan"], seen, target, remedy is None),
+        "ownership": rent_or_buy(cfg["plan"], seen, target, remedy is None),
         "advice": [asdict(one) for one in advise(_situation(given, target, work, options, values, remedy))],
     }
 
@@ -271,10 +271,10 @@ def _situation(
     options: list[Option],
     values: Mapping[str, Any],
     remedy: Remedy | None,
-) -> Situation:
+) -> PlanSituation:
     plan, memory, rows = given.cfg["plan"], None if target.is_cpu else target.memory_gb, work.setting.micro_batch
     adapter, starts_from = given.cfg["adapter"], given.cfg["model"]["name_or_path"]
-    return Situation(
+    return PlanSituation(
         makes_it_fit=None if remedy is None else remedy.words or "smaller model",
         adapter_fits=verdict_of(options, "lora", memory, rows),
         eight_bit_fits=verdict_of(options, "8bit", memory, rows),

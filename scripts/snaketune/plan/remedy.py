@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.plan.advice.fit_table import Method, Option, fit
+from snaketune.plan.advice.fit_table import Method, Option, fit_of
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.fitting import MARGIN, next_smaller_setting
 from snaketune.plan.memory.memory import MemoryPlan
@@ -17,7 +17,7 @@ LIGHTER: Mapping[str, tuple[Method, ...]] = {
     "4bit": ("4bit",),
 }
 """Combinations to try if no single setting suffices, in order of their cost."""
-NOTHING = "use a smaller model or a device with more memory"
+NO_REMEDY = "use a smaller model or a device with more memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def find_remedy(
         return Remedy({change.key: change.value}, change.plan.total, change.sentence())
     if not target.is_cpu and (found := _together(options, own, target.memory_gb, work.setting.micro_batch)):
         return found
-    return Remedy({}, change.plan.total if change else None, NOTHING)
+    return Remedy({}, change.plan.total if change else None, NO_REMEDY)
 
 
 def _together(options: Sequence[Option], own: str, memory_gb: float, micro_batch: int) -> Remedy | None:
@@ -64,7 +64,7 @@ def _together(options: Sequence[Option], own: str, memory_gb: float, micro_batch
     for method in LIGHTER[own]:
         if method not in known:
             continue
-        found = fit(known[method], memory_gb, micro_batch)
+        found = fit_of(known[method], memory_gb, micro_batch)
         if found.verdict == "fits":
             changes = {**_method_keys(method, own), **found.setting}
             listed = " and ".join(f"{key} to {written(value)}" for key, value in changes.items())

@@ -9,15 +9,15 @@ from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import span
 
 if TYPE_CHECKING:  # every start imports this module
-    from snaketune.facts.plan_facts import About, Overheads, Plan, Rate
+    from snaketune.facts.plan_facts import About, Overheads, Plan, PlannedRate
     from snaketune.facts.plan_table_facts import FitCell, LadderRow, StrategyRow
 
-UNKNOWN = "unknown"
-METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}
-VERDICTS = {"fits": "fits", "tight": "tight", "no": "no", "unknown": "?"}
+UNKNOWN_WORD = "unknown"
+SHORT_METHOD_NAMES = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}
+SHORT_VERDICTS = {"fits": "fits", "tight": "tight", "no": "no", "unknown": "?"}
 
 
-def describe(plan: "Plan", name: str, now: datetime | None = None) -> str:
+def describe_plan(plan: "Plan", name: str, now: datetime | None = None) -> str:
     """Return the plan of the run ``name`` as text.
 
     Args:
@@ -26,18 +26,18 @@ def describe(plan: "Plan", name: str, now: datetime | None = None) -> str:
         now: when it would start; None takes the time at which the plan was made.
     """
     stops = [f"  DOES NOT START: {sentence}" for sentence in plan.get("stops") or ()]
-    return "\n".join([_title(plan, name), *stops, *headline(plan, now), "", *_fit(plan), "", *_rest(plan)])
+    return "\n".join([_title(plan, name), *stops, *plan_lines(plan, now), "", *_fit(plan), "", *_rest(plan)])
 
 
 def _title(plan: "Plan", name: str) -> str:
     device, work = plan["device"], plan["work"]
     return (
-        f"Plan of {name}: {number(work['parameters'])} parameters, {number(work['trained'])} trained, on"
+        f"Plan of {name}: {plan_number(work['parameters'])} parameters, {plan_number(work['trained'])} trained, on"
         f" {device['gpus']} x {device['title']}{'' if device['is_here'] else ' (not this machine)'}"
     )
 
 
-def headline(plan: "Plan", now: datetime | None = None) -> list[str]:
+def plan_lines(plan: "Plan", now: datetime | None = None) -> list[str]:
     """Return the ten main lines: quantity, value, origin and source."""
     rate, device, disk = plan["rate"], plan["device"], plan["disk"]
     memory = f"of {device['memory_gb']:.1f} GB" if device["memory_gb"] else ""
@@ -45,8 +45,13 @@ def headline(plan: "Plan", now: datetime | None = None) -> list[str]:
     if least is not None and plan["memory_gb"] is not None and gigabytes(least) != gigabytes(plan["memory_gb"]):
         memory = ", ".join(filter(None, (memory, f"{gigabytes(least)} at least")))
     rows = [
-        ("tokens", number(plan["tokens_total"]), "tokens_total", f"{number(plan['work']['tokens'])} in one epoch"),
-        ("steps", number(plan["steps"]), "steps", f"{plan['work']['row_length']} tokens in a row"),
+        (
+            "tokens",
+            plan_number(plan["tokens_total"]),
+            "tokens_total",
+            f"{plan_number(plan['work']['tokens'])} in one epoch",
+        ),
+        ("steps", plan_number(plan["steps"]), "steps", f"{plan['work']['row_length']} tokens in a row"),
         ("rate", _rate(rate), "", rate["source"]),
         ("training", duration(plan["train_hours"]), "train_hours", ""),
         ("in all", duration(plan["hours"]), "hours", _overheads(plan["overheads"])),
@@ -67,16 +72,16 @@ def headline(plan: "Plan", now: datetime | None = None) -> list[str]:
 
 def _line(plan: "Plan", label: str, value: str, name: str, source: str) -> str:
     about = cast("Mapping[str, About]", plan["about"]).get(name) or plan["rate"]
-    if value == UNKNOWN and name not in ("memory_gb", "cost_usd", "total_usd", "disk_gb"):
+    if value == UNKNOWN_WORD and name not in ("memory_gb", "cost_usd", "total_usd", "disk_gb"):
         source = about["source"] if label == "rate" else ""
-    origin = "" if value == UNKNOWN else about["origin"]
+    origin = "" if value == UNKNOWN_WORD else about["origin"]
     return f"  {label:<9} {value:<28} {origin:<10} {source}".rstrip()
 
 
-def _rate(rate: "Rate") -> str:
+def _rate(rate: "PlannedRate") -> str:
     if rate["tokens_per_second"] is None:
-        return UNKNOWN
-    return f"{number(rate['tokens_per_second'])} tokens/s ({number(rate['low'])}-{number(rate['high'])})"
+        return UNKNOWN_WORD
+    return f"{plan_number(rate['tokens_per_second'])} tokens/s ({plan_number(rate['low'])}-{plan_number(rate['high'])})"
 
 
 def _overheads(found: "Overheads") -> str:
@@ -89,14 +94,14 @@ def _others(plan: "Plan") -> str:
     missing = [
         row["name"]
         for row in plan["costs"]
-        if row["origin"] == UNKNOWN and row["name"] not in ("GPU hours", "electricity")
+        if row["origin"] == UNKNOWN_WORD and row["name"] not in ("GPU hours", "electricity")
     ]
     return f"not counted: {', '.join(missing)} (plan.other_costs_usd)" if missing else "plan.other_costs_usd"
 
 
 def _end(plan: "Plan", now: datetime | None) -> str:
     if plan["hours"] is None:
-        return UNKNOWN
+        return UNKNOWN_WORD
     start = now or datetime.fromisoformat(plan["planned_at"])
     return span(start, finishes_at(start, plan["hours"]))
 
@@ -105,12 +110,12 @@ def _fit(plan: "Plan") -> list[str]:
     if not plan["fit"] or not plan["fit"][0]["methods"]:
         return ["  Which GPUs it fits is unknown: the memory of this model cannot be planned."]
     own = plan["work"]["fit_method"]
-    others = [name for name in METHODS if name != own]
+    others = [name for name in SHORT_METHOD_NAMES if name != own]
     cells = {
         row["title"]: (_own_cell(row["methods"][own]), *(_cell(row["methods"][name]) for name in others))
         for row in plan["fit"]
     }
-    table = [("On one GPU", (METHODS[own], *(METHODS[name] for name in others)))]
+    table = [("On one GPU", (SHORT_METHOD_NAMES[own], *(SHORT_METHOD_NAMES[name] for name in others)))]
     for same, titles in groupby(cells, cells.__getitem__):
         table.append((_together(list(titles)), same))
     width = max(len(title) for title, _ in table) + 2
@@ -124,7 +129,11 @@ def _together(titles: Sequence[str]) -> str:
 
 
 def _cell(cell: "FitCell") -> str:
-    return f"{VERDICTS[cell['verdict']]} {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else VERDICTS[cell["verdict"]]
+    return (
+        f"{SHORT_VERDICTS[cell['verdict']]} {cell['needs_gb']:.3g} GB"
+        if cell["needs_gb"]
+        else SHORT_VERDICTS[cell["verdict"]]
+    )
 
 
 def _own_cell(cell: "FitCell") -> str:
@@ -147,7 +156,7 @@ def _rest(plan: "Plan") -> list[str]:
     own = plan["ownership"]
     if own["break_even_runs"] is not None:
         lines.append(
-            f"  Bought for {dollars(own['hardware_usd'])} it pays off after {number(own['break_even_runs'])} runs."
+            f"  Bought for {dollars(own['hardware_usd'])} it pays off after {plan_number(own['break_even_runs'])} runs."
         )
     if plan["autotune"]:
         from snaketune.plan.costs.probed import describe_tuning  # here: every start imports this module
@@ -172,17 +181,17 @@ def _several(row: "StrategyRow") -> str:
     )
 
 
-def number(value: float | None) -> str:
+def plan_number(value: float | None) -> str:
     """Return a number with separators, three significant digits below a hundred."""
     if value is None:
-        return UNKNOWN
+        return UNKNOWN_WORD
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def duration(hours: float | None) -> str:
     """Format hours: ``45 s``, ``2.3 min``, ``12 min``, ``3.5 h``."""
     if hours is None:
-        return UNKNOWN
+        return UNKNOWN_WORD
     seconds = hours * 3600
     if seconds < 100:
         return f"{seconds:.3g} s"
@@ -194,12 +203,12 @@ def duration(hours: float | None) -> str:
 def dollars(value: float | None) -> str:
     """Format US dollars; less than ten cents with significant digits."""
     if value is None:
-        return UNKNOWN
+        return UNKNOWN_WORD
     return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
 
 
 def gigabytes(value: float | None) -> str:
     """Return GB (10⁹ bytes), small ones in MB."""
     if value is None:
-        return UNKNOWN
+        return UNKNOWN_WORD
     return f"{value:,.1f} GB" if value >= 0.1 else f"{value * 1000:.3g} MB"

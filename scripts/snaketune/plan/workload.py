@@ -12,7 +12,7 @@ from snaketune.plan.devices.target import Target
 from snaketune.plan.flops import ModelShape, hardware_flops, shape_of
 from snaketune.plan.memory.counting import text_sizes
 from snaketune.plan.memory.fitting import choose_checkpointing
-from snaketune.plan.memory.memory import WIDTH, MemoryPlan, adapter_parameters, memory_plan
+from snaketune.plan.memory.memory import DTYPE_BYTES, MemoryPlan, adapter_parameters, memory_plan
 from snaketune.plan.memory_settings import CHECKPOINT_LEVELS, MemorySetting, setting_of
 from snaketune.settings.planning_slice import PlanningSlice
 
@@ -202,7 +202,11 @@ def speed_key(cfg: PlanningSlice, work: Work, target: Target) -> dict[str, Any]:
 
 def trained_gb(work: Work) -> float:
     """Return the size of the trained weights in GB."""
-    return work.trained * WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype] / 1e9
+    return (
+        work.trained
+        * DTYPE_BYTES[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
+        / 1e9
+    )
 
 
 def checkpoint_gb(work: Work) -> float:

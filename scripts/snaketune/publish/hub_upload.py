@@ -12,7 +12,7 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.publish.publishing import checked_files, publish_folder
-from snaketune.storage.object_storage import HUB_SCHEME, connect, listed, require_package
+from snaketune.storage.object_storage import HUB_SCHEME, connect, listed_objects, require_storage_package
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Weights left by an earlier commit would be loaded together with the new ones.
@@ -155,9 +155,9 @@ def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> 
         )
     if is_hub(url):
         return check_hub(url)
-    require_package(f"paths.publish: {url}")
+    require_storage_package(f"paths.publish: {url}")
     try:
-        any(listed(connect(), f"{url.rstrip('/')}/"))
+        any(listed_objects(connect(), f"{url.rstrip('/')}/"))
     except (ConfigError, DataError) as error:
         raise ConfigError(f"paths.publish: {error}") from None
 

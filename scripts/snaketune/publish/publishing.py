@@ -16,10 +16,10 @@ from snaketune.core.errors import DataError
 from snaketune.core.manifest import listed_files, mark_damaged
 from snaketune.core.outputs import changed_outputs, restore
 from snaketune.publish.uploading import stored_digest, upload
-from snaketune.storage.object_storage import CONNECTIONS, Address, explained, listed
+from snaketune.storage.object_storage import CONNECTIONS, Address, explained, listed_objects
 
 # The file that marks the upload as complete.
-INDEX = "published.json"
+PUBLISHED_INDEX = "published.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +58,21 @@ def publish_folder(
     named = _named(folder, files)
     index = work / f"{folder.parent.name}-{folder.name}.json"
     write_json(index, {"files": files})
-    wanted = {name: entry["digest"] for name, entry in files.items()} | {INDEX: file_digest(index)}
+    wanted = {name: entry["digest"] for name, entry in files.items()} | {PUBLISHED_INDEX: file_digest(index)}
     there = _stored(client, url)
     todo = {name for name in wanted if there.get(name) != wanted[name]}
     extra = {name for name, digest in there.items() if name not in wanted and digest}
     if not todo and not extra:
         return Published(0, 0, len(files), 0)
-    todo |= {INDEX} | {manifest for manifest, others in named.items() if todo.intersection(others)}
+    todo |= {PUBLISHED_INDEX} | {manifest for manifest, others in named.items() if todo.intersection(others)}
     # Manifests and the index promise that other files exist, so they go first and come back last.
-    promises = {name for name in todo if name == INDEX or name in named}
+    promises = {name for name in todo if name == PUBLISHED_INDEX or name in named}
     _remove(client, url, [*sorted(promises.intersection(there)), *sorted(extra)])
-    for name in (*sorted(todo - promises), *sorted(promises - {INDEX}), INDEX):
-        place = index if name == INDEX else folder / name
+    for name in (*sorted(todo - promises), *sorted(promises - {PUBLISHED_INDEX}), PUBLISHED_INDEX):
+        place = index if name == PUBLISHED_INDEX else folder / name
         say(f"Uploading {url}/{name} ({place.stat().st_size / 1e6:,.1f} MB)")
         upload(client, place, f"{url}/{name}", wanted[name])
-    sent = todo - {INDEX}
+    sent = todo - {PUBLISHED_INDEX}
     return Published(len(sent), sum(files[name]["bytes"] for name in sent), len(files), len(extra))
 
 
@@ -128,7 +128,7 @@ def _named(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, se
 
 def _stored(client: Any, url: str) -> dict[str, str | None]:
     """Return the digests of the objects under ``url`` by name; None for objects that were not uploaded from here."""
-    names = [one.url.removeprefix(f"{url}/") for one in listed(client, f"{url}/")]
+    names = [one.url.removeprefix(f"{url}/") for one in listed_objects(client, f"{url}/")]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         digests = pool.map(lambda name: stored_digest(client, f"{url}/{name}"), names)
         return dict(zip(names, digests, strict=True))

@@ -12,12 +12,12 @@ from typing import IO, Any
 import xxhash
 
 from snaketune.core.errors import DataError
-from snaketune.storage.object_storage import CONNECTIONS, Address, broken_connections, describe, explained
+from snaketune.storage.object_storage import CONNECTIONS, Address, broken_connections, describe_object, explained
 
 # S3 allows at most 10,000 parts, each of at least 5 MiB except the last.
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
-READ_BYTES = 1 << 20
+UPLOADED_AT_ONCE = 1 << 20
 DIGEST = "snaketune-digest"
 
 
@@ -42,7 +42,7 @@ def upload(client: Any, path: Path, url: str, digest: str) -> None:
             held = answer["ETag"].strip('"') == hashlib.md5(body, usedforsecurity=False).hexdigest()
         else:
             held = _upload_parts(client, target, parts, path, digest)
-    if describe(client, url).bytes != size or not (held or _read_back(client, url) == digest):
+    if describe_object(client, url).bytes != size or not (held or _read_back(client, url) == digest):
         with explained(client, url):
             client.delete_object(**target)
         raise DataError(f"{url} does not match the uploaded file {path}: run the same command again.")
@@ -128,7 +128,7 @@ def _read_back(client: Any, url: str) -> str:
     """Return the digest of an object's content, for servers whose entity tags are not MD5 digests."""
     address, state = Address.of(url), xxhash.xxh3_128()
     with explained(client, url):
-        for content in client.get_object(Bucket=address.bucket, Key=address.key)["Body"].iter_chunks(READ_BYTES):
+        for content in client.get_object(Bucket=address.bucket, Key=address.key)["Body"].iter_chunks(UPLOADED_AT_ONCE):
             state.update(content)
     return state.hexdigest()
 

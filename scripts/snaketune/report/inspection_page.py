@@ -6,22 +6,22 @@ from typing import Any
 from snaketune.data.records.accounting import summary_of
 from snaketune.report import units
 from snaketune.report.filling import fill
-from snaketune.report.run.example_texts import Example, example_of
+from snaketune.report.run.example_texts import ShownExample, example_of
 from snaketune.report.run.funnel import reason_words
 from snaketune.report.text import visible
 
-Facts = Mapping[str, Any]
+InspectionFacts = Mapping[str, Any]
 TERMINAL_CHARACTERS = 600
 RECORDS_IN_TERMINAL = 3
-BOLD, PLAIN = "\x1b[1;32m", "\x1b[0m"
+BOLD, RESET = "\x1b[1;32m", "\x1b[0m"
 
 
-def render_inspection(groups: Sequence[Facts]) -> str:
+def render_inspection(groups: Sequence[InspectionFacts]) -> str:
     """Return the inspection as one self-contained HTML page."""
     return fill("inspect.html.j2", groups=[_group(group) for group in groups])
 
 
-def _group(group: Facts) -> dict[str, Any]:
+def _group(group: InspectionFacts) -> dict[str, Any]:
     return {
         "runs": ", ".join(group["runs"]),
         "model": model_line(group["model"]),
@@ -38,12 +38,12 @@ def _group(group: Facts) -> dict[str, Any]:
     }
 
 
-def _examples(source: Facts) -> list[Example]:
+def _examples(source: InspectionFacts) -> list[ShownExample]:
     views, answers = source["view"]["examples"], ("tokens", "rejected")
     return [example_of(one, answer, "Record {}") for one in views for answer in answers if answer in one]
 
 
-def model_line(model: Facts) -> str:
+def model_line(model: InspectionFacts) -> str:
     """Return a line about the model whose tokenizer and template are used."""
     if model["error"]:
         return f"Not rendered for {model['name']}: {model['error']}"
@@ -52,7 +52,7 @@ def model_line(model: Facts) -> str:
     return f"Rendered for {model['name']}{told}. {model['note']}".rstrip()
 
 
-def source_lines(source: Facts, model: Facts) -> list[str]:
+def source_lines(source: InspectionFacts, model: InspectionFacts) -> list[str]:
     """Return what is to be said about one source, a line for each fact."""
     if source["error"]:
         return []
@@ -65,7 +65,7 @@ def source_lines(source: Facts, model: Facts) -> list[str]:
     return lines + _view_lines(source["view"], model)
 
 
-def _view_lines(view: Facts, model: Facts) -> list[str]:
+def _view_lines(view: InspectionFacts, model: InspectionFacts) -> list[str]:
     lines = [f"Cannot be tokenised: {view['error']}"] if view["error"] else []
     if view["left_out"]:
         lines.append(f"Left out: {_counts(view['left_out'])}; the first is {view['first_left_out']}.")
@@ -82,7 +82,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {reason_words(reason)}" for reason, count in ordered)
 
 
-def told(group: Facts, colours: bool = False) -> list[str]:
+def told(group: InspectionFacts, colours: bool = False) -> list[str]:
     """Return the lines for the terminal; trained text is in 【brackets】, or in colour."""
     lines = [f"Runs: {', '.join(group['runs'])}", model_line(group["model"])]
     for source in group["sources"]:
@@ -96,8 +96,8 @@ def told(group: Facts, colours: bool = False) -> list[str]:
     return lines
 
 
-def _shown(example: Example, colours: bool) -> list[str]:
-    marks = (BOLD, PLAIN) if colours else ("【", "】")
+def _shown(example: ShownExample, colours: bool) -> list[str]:
+    marks = (BOLD, RESET) if colours else ("【", "】")
     text, left = "", TERMINAL_CHARACTERS
     for stretch in example.stretches:
         part = stretch.text[:left]

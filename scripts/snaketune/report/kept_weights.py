@@ -1,15 +1,15 @@
 """The weights that a training kept, if it kept the best checkpoint or stopped early."""
 
 from snaketune.report import units
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 
 
-def kept_step(facts: Facts) -> int | None:
+def kept_step(facts: RunPageFacts) -> int | None:
     """Return the step whose weights were kept; None where nothing but the last step was asked for."""
     return facts.adapter["best"]["kept_step"]
 
 
-def what_was_kept(facts: Facts) -> str:
+def what_was_kept(facts: RunPageFacts) -> str:
     """Return one sentence on the kept checkpoint and an early stop; nothing where neither was asked for."""
     kept, steps = kept_step(facts), facts.adapter["steps"]
     if kept is None:

@@ -38,7 +38,7 @@ class DuplicatePair:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOutRecord:
     """A record that tokenising left out, by source number and line."""
 
     split: str
@@ -82,12 +82,12 @@ def read_duplicates(path: Path) -> tuple[DuplicatePair, ...]:
     return tuple(chosen)
 
 
-def read_left_out(path: Path) -> tuple[LeftOut, ...]:
+def read_left_out(path: Path) -> tuple[LeftOutRecord, ...]:
     """Return the first few records of each reason that tokenising left out."""
-    chosen: list[LeftOut] = []
+    chosen: list[LeftOutRecord] = []
     for reason, line in _first_of_each_reason(read_lines(path, LeftOutLine), QUARANTINE_PER_REASON):
         place, detail = (int(line.get("source", -1)), int(line.get("line", 0))), line.get("detail")
-        chosen.append(LeftOut(str(line.get("split")), place, reason, excerpt(detail, LINE_CHARACTERS)))
+        chosen.append(LeftOutRecord(str(line.get("split")), place, reason, excerpt(detail, LINE_CHARACTERS)))
     return tuple(sorted(chosen, key=lambda line: line.reason))
 
 

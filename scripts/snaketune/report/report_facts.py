@@ -23,18 +23,18 @@ from snaketune.facts.plan_facts import Plan
 from snaketune.facts.run_facts import History, RunIdentity
 from snaketune.facts.shapes import shaped
 from snaketune.facts.training_facts import Trained
-from snaketune.report.charts.curves import Curve, Progress, gather
+from snaketune.report.charts.curves import Curve, StepProgress, gather
 from snaketune.report.listed_records import (
     DuplicatePair,
     LeakPair,
-    LeftOut,
+    LeftOutRecord,
     QuarantinedLine,
     read_duplicates,
     read_leaks,
     read_left_out,
     read_quarantine,
 )
-from snaketune.report.run.answers import Answers, collect, collect_by_file
+from snaketune.report.run.answers import ShownAnswers, collect, collect_by_file
 from snaketune.report.run.too_long import TooLong, find_too_long
 
 DOCUMENTS = {name: kind for name, kind in FACT_FILES.items() if name not in ("base", "origin")}
@@ -42,7 +42,7 @@ OPTIONAL = ("merged", "plan", "info", "timing", "history")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunPageFacts:
     """Everything the report may say: the fact files as read; ``merged`` is None without a merge."""
 
     run: RunIdentity
@@ -58,19 +58,19 @@ class Facts:
     curves: Mapping[str, Curve]
     quarantine: tuple[QuarantinedLine, ...]
     duplicates: tuple[DuplicatePair, ...]
-    answers: Answers
+    answers: ShownAnswers
     plan: Plan | None = None
     """plan.json; it and ``info`` are the only facts that depend on a machine, on prices and on the clock."""
     info: RunInfo | None = None
     """run_info.json."""
     timing: EvaluationInfo | None = None
     """evaluation_info.json; also measured."""
-    file_answers: Mapping[str, Answers] = field(default_factory=dict)
+    file_answers: Mapping[str, ShownAnswers] = field(default_factory=dict)
     """Answers to the questions of external files, by the name of the file."""
     leaks: tuple[LeakPair, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[LeftOutRecord, ...] = ()
     too_long: tuple[TooLong, ...] = ()
-    progress: Mapping[int, Progress] = field(default_factory=dict)
+    progress: Mapping[int, StepProgress] = field(default_factory=dict)
     """Progress at each logged step; its seconds are measured."""
     rates: Mapping[str, Curve] = field(default_factory=dict)
     """Curves of what was measured on the machine."""
@@ -85,7 +85,7 @@ class Facts:
         return self.info or NOTHING_MEASURED
 
 
-def load_facts(paths: Mapping[str, str | None]) -> Facts:
+def load_facts(paths: Mapping[str, str | None]) -> RunPageFacts:
     """Read the fact files of a run.
 
     Args:
@@ -101,7 +101,7 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
         name: None if name in OPTIONAL and name not in given else kind.read(given[name])
         for name, kind in DOCUMENTS.items()
     }
-    return Facts(
+    return RunPageFacts(
         **found,
         leaks=read_leaks(given["leaks"]) if "leaks" in given else (),
         left_out=read_left_out(given["dropped"]) if "dropped" in given else (),
@@ -118,13 +118,13 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
 
 
 def nothing_but(
-    run: str, id: str, curves: Mapping[str, Curve], rates: Mapping[str, Curve], progress: Mapping[int, Progress]
-) -> Facts:
+    run: str, id: str, curves: Mapping[str, Curve], rates: Mapping[str, Curve], progress: Mapping[int, StepProgress]
+) -> RunPageFacts:
     """Return the facts of a run that has only its curves."""
     documents = {name: {"run": run, "id": id} if name == "run" else {} for name in DOCUMENTS if name not in OPTIONAL}
     empty: dict[str, Any] = {name: shaped(value, DOCUMENTS[name].kind) for name, value in documents.items()}
-    rest: dict[str, Any] = {"merged": None, "quarantine": (), "duplicates": (), "answers": Answers()}
-    return Facts(**empty, **rest, curves=curves, rates=rates, progress=progress)
+    rest: dict[str, Any] = {"merged": None, "quarantine": (), "duplicates": (), "answers": ShownAnswers()}
+    return RunPageFacts(**empty, **rest, curves=curves, rates=rates, progress=progress)
 
 
 def _changed(paths: Iterable[Path]) -> tuple[str, ...]:

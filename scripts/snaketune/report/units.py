@@ -2,7 +2,7 @@
 
 import math
 
-UNKNOWN = "not measured"
+NOT_MEASURED = "not measured"
 MINUS = "\u2212"
 KILO = 1000
 SIZES = ("kB", "MB", "GB", "TB")
@@ -11,7 +11,7 @@ SIZES = ("kB", "MB", "GB", "TB")
 def count(value: int | None, noun: str = "") -> str:
     """Return ``1,234`` or, with a noun, ``1,234 records``; the noun is given in the singular."""
     if value is None:
-        return UNKNOWN
+        return NOT_MEASURED
     text = f"{value:,}".replace("-", MINUS)
     return f"{text} {_plural(noun, value)}" if noun else text
 
@@ -25,7 +25,7 @@ def _plural(noun: str, value: int) -> str:
 def percent(fraction: float | None) -> str:
     """Return a fraction as per cent with one decimal; what is not all never reads 100.0%, nor what is some 0.0%."""
     if fraction is None:
-        return UNKNOWN
+        return NOT_MEASURED
     if 0 < fraction < 0.0005:
         return "<0.1%"
     if 0.9995 <= fraction < 1:
@@ -35,20 +35,20 @@ def percent(fraction: float | None) -> str:
 
 def share(part: int | None, whole: int | None) -> str:
     """Return ``part`` of ``whole`` as per cent; unknown where there is no whole."""
-    return UNKNOWN if part is None or not whole else percent(part / whole)
+    return NOT_MEASURED if part is None or not whole else percent(part / whole)
 
 
 def points(difference: float | None) -> str:
     """Return the difference of two fractions in percentage points, signed."""
     if difference is None:
-        return UNKNOWN
+        return NOT_MEASURED
     return f"{_sign(round(difference * 100, 1))}{abs(difference * 100):.1f} points"
 
 
 def significant(value: float | None, digits: int = 3) -> str:
     """Return ``value`` with so many significant digits: 1.52, 0.0112, 12,300, 3.1e-8."""
     if value is None:
-        return UNKNOWN
+        return NOT_MEASURED
     if not math.isfinite(value):
         return "not finite"
     if value == 0:
@@ -81,7 +81,7 @@ def plain(value: float | int | None) -> str:
 def file_size(size: int | None) -> str:
     """Return a size in bytes as 812 bytes, 1.2 kB, 3.4 MB or 5.6 GB (decimal units)."""
     if size is None:
-        return UNKNOWN
+        return NOT_MEASURED
     if size < KILO:
         return count(size, "byte")
     power = min(len(SIZES), int(math.log10(size) + 1e-4) // 3)

@@ -9,7 +9,7 @@ from snaketune.settings.split_section import Split
 from snaketune.settings.tokens_section import Tokens
 
 
-class Method(TypedDict, total=False):
+class TrainMethod(TypedDict, total=False):
     """The part of ``train`` that data depend on; absent for the usual method."""
 
     method: str
@@ -19,7 +19,7 @@ class ReadingSlice(TypedDict, total=False):
     """The slice of ``read_records``."""
 
     data: Data
-    train: Method
+    train: TrainMethod
 
 
 class DedupeSlice(TypedDict, total=False):
@@ -53,7 +53,7 @@ class TokenizingSlice(TypedDict, total=False):
     """The slice of ``tokenize_records``."""
 
     tokens: Tokens
-    train: Method
+    train: TrainMethod
 
 
 class InspectionSlice(ReadingSlice, total=False):

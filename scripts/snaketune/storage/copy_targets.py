@@ -12,7 +12,7 @@ from snaketune.core.private_folders import own_place
 from snaketune.data.quickstart import quickstart_lines
 from snaketune.data.quickstart_preferences import label_lines, pair_lines
 from snaketune.data.sources.pieces import Chunk
-from snaketune.storage.disks import AUTO, Candidate, Disk, Disks, existing, read_rate
+from snaketune.storage.disks import ANY_DISK, CopyFolder, Disk, Disks, existing, read_rate
 from snaketune.storage.object_storage import is_remote
 
 BUILTIN = {"builtin:quickstart": quickstart_lines, "builtin:pairs": pair_lines, "builtin:labels": label_lines}
@@ -25,7 +25,7 @@ NETWORK = Disk(-1, "network")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class NamedSource:
     """A source as the user named it, its size in bytes and its content digest (XXH3-128).
 
     ``options`` are its own settings: name, format, columns, weight and max_records; ``part`` is the number of the
@@ -41,7 +41,7 @@ class Source:
 
 
 def choose_folders(
-    sources: Sequence[Source], scratch: str | Path | None, work: str | Path, disks: Disks
+    sources: Sequence[NamedSource], scratch: str | Path | None, work: str | Path, disks: Disks
 ) -> list[Path | None]:
     """Return the folder to which each source is copied, None if it is read in place.
 
@@ -50,7 +50,7 @@ def choose_folders(
     Raises:
         DataError: if the disk has not enough room.
     """
-    if scratch == AUTO:
+    if scratch == ANY_DISK:
         return _choose_automatically(sources, disks)
     folder = own_place(Path(scratch)) if scratch else Path(work) / "sources"
     if folder.exists() and not folder.is_dir():
@@ -67,13 +67,13 @@ def choose_folders(
     return [None if here else folder for here in stays]
 
 
-def _choose_automatically(sources: Sequence[Source], disks: Disks) -> list[Path | None]:
+def _choose_automatically(sources: Sequence[NamedSource], disks: Disks) -> list[Path | None]:
     places = {path: NETWORK if is_remote(path) else disks.find(path) for path in _paths(sources)}
     devices = {candidate.disk.device for candidate in disks.candidates()}
     if all(disk.is_local and devices <= {disk.device} for disk in places.values()):
         return [None] * len(sources)
 
-    def needed(candidate: Candidate) -> int:
+    def needed(candidate: CopyFolder) -> int:
         away = (source for source in sources if source.path in places)
         return sum(_missing(s, candidate.folder) for s in away if not _is_on(s, candidate.disk.device, disks))
 
@@ -82,7 +82,7 @@ def _choose_automatically(sources: Sequence[Source], disks: Disks) -> list[Path 
 
     # Network file systems are slow to read repeatedly, so sources there are always copied; between local disks the
     # measured rates decide.
-    def is_worth_it(source: Source) -> bool:
+    def is_worth_it(source: NamedSource) -> bool:
         disk = places.get(source.path)
         if disk is None or _is_on(source, best.disk.device, disks):
             return False
@@ -95,24 +95,24 @@ def _choose_automatically(sources: Sequence[Source], disks: Disks) -> list[Path 
     return [best.folder if is_worth_it(source) else None for source in sources]
 
 
-def _is_on(source: Source, device: int, disks: Disks) -> bool:
+def _is_on(source: NamedSource, device: int, disks: Disks) -> bool:
     """Return whether a source is a file on the given device; a deleted source can still be read from its copies."""
     if source.path in BUILTIN or is_remote(source.path):
         return False
     return Path(source.path).exists() and disks.find(source.path).device == device
 
 
-def _paths(sources: Sequence[Source]) -> list[str]:
+def _paths(sources: Sequence[NamedSource]) -> list[str]:
     return [source.path for source in sources if source.path not in BUILTIN]
 
 
-def _missing(source: Source, folder: Path) -> int:
+def _missing(source: NamedSource, folder: Path) -> int:
     """Return the number of bytes of a source that are missing in a folder."""
     copy = copy_of(source, folder)
     return 0 if copy.is_file() and copy.stat().st_size == source.bytes else source.bytes
 
 
-def copy_of(source: Source, folder: Path) -> Path:
+def copy_of(source: NamedSource, folder: Path) -> Path:
     """Return the path of a source's copy, which contains the content digest."""
     name = source.path.replace(":", "-") + ".jsonl" if source.path in BUILTIN else Path(source.path).name
     if len(os.fsencode(name)) > LONGEST_NAME:  # an object's may be

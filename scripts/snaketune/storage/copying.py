@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import xxhash
 
-from snaketune.core.atomic import beside
-from snaketune.core.digests import CHUNK_BYTES, file_digest
+from snaketune.core.atomic import hidden_name
+from snaketune.core.digests import HASHED_AT_ONCE, file_digest
 from snaketune.core.disk_space import FULL
 from snaketune.core.errors import DiskFullError
 from snaketune.core.private_folders import PrivateFolder
@@ -52,7 +52,7 @@ def copy_verified(
     Raises:
         DataError: if the file cannot be read or its content differs.
     """
-    partial = beside(target.name, ".partial")
+    partial = hidden_name(target.name, ".partial")
     with PrivateFolder(target.parent) as folder:
         folder.remove_planted(partial)
         done = _share(path, folder, partial, digest, advance) if share and not folder.has(partial) else None
@@ -115,14 +115,14 @@ def _append(original: Any, copy: IO[bytes], advance: Callable[[int], object]) ->
     """Hash the part already copied, append the rest, and return the digest of all and the read throughput."""
     state, seconds, size = xxhash.xxh3_128(), 0.0, 0
     copy.seek(0)
-    while content := copy.read(CHUNK_BYTES):
+    while content := copy.read(HASHED_AT_ONCE):
         state.update(content)
         advance(len(content))
     original.seek(copy.tell())
     append = _Appender(original, copy)
     while True:
         start = time.perf_counter()
-        content = original.read(CHUNK_BYTES)
+        content = original.read(HASHED_AT_ONCE)
         seconds += time.perf_counter() - start
         if not content:
             return state.hexdigest(), size / max(seconds, 1e-9)

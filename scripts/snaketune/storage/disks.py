@@ -20,7 +20,7 @@ LOCAL = {
 }
 NAMED_PLACES = ("SLURM_TMPDIR", "TMPDIR")  # in the environment
 USUAL_PLACES = ("/tmp", "/scratch", "/mnt/nvme*", "/local*")
-AUTO = "auto"
+ANY_DISK = "auto"
 TRIAL_BYTES = 64 << 20
 PIECE_BYTES = 1 << 20
 
@@ -39,7 +39,7 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class DiskSpeed:
     """Measured throughput in bytes per second."""
 
     write: float
@@ -47,7 +47,7 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CopyFolder:
     """A folder for copies, its disk, and the free bytes there."""
 
     folder: Path
@@ -78,7 +78,7 @@ def existing(path: str | Path) -> Path:
     return next(place for place in (Path(path), *Path(path).absolute().parents) if place.exists())
 
 
-def free_bytes(path: str | Path) -> int:
+def writable_bytes(path: str | Path) -> int:
     """Return the bytes that this user can still write to the disk of a path."""
     status = os.statvfs(existing(path))
     return status.f_bavail * status.f_frsize
@@ -104,7 +104,7 @@ def is_ours(folder: Path) -> bool:
     return not os.path.lexists(folder) and above.is_dir() and os.access(above, os.W_OK | os.X_OK)
 
 
-def measure(folder: Path) -> Speed:
+def measure_disk(folder: Path) -> DiskSpeed:
     """Write 64 MiB to a folder, flushed to the disk, read them back from it, and return both rates."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     trial = folder / f".trial-{os.getpid()}"
@@ -118,7 +118,7 @@ def measure(folder: Path) -> Speed:
                 file.write(piece)
             os.fsync(file.fileno())
             write = TRIAL_BYTES / (time.perf_counter() - start)
-        return Speed(write, read_rate(trial))
+        return DiskSpeed(write, read_rate(trial))
     finally:
         trial.unlink(missing_ok=True)
 
@@ -153,8 +153,8 @@ class Disks:
         folders: Iterable[Path] = (),
         cache: str | Path = "work/disks.json",
         find: Callable[[str | Path], Disk] = disk_of,
-        measure: Callable[[Path], Speed] = measure,
-        free: Callable[[str | Path], int] = free_bytes,
+        measure: Callable[[Path], DiskSpeed] = measure_disk,
+        free: Callable[[str | Path], int] = writable_bytes,
     ):
         self._folders, self._cache = tuple(folders), Path(cache)
         self.find, self.free = find, free
@@ -166,17 +166,17 @@ class Disks:
         named = [environment.get(name) for name in NAMED_PLACES]
         return cls(usual_folders(named, work), Path(work) / "disks.json")
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[CopyFolder]:
         """Return one folder for each writable local disk."""
-        found: dict[int, Candidate] = {}
+        found: dict[int, CopyFolder] = {}
         for folder in self._folders:
             disk = self.find(folder)
             # One folder per device: several usual places are often on the same disk.
             if disk.is_local and disk.device not in found and is_ours(folder):
-                found[disk.device] = Candidate(folder, disk, self.free(folder))
+                found[disk.device] = CopyFolder(folder, disk, self.free(folder))
         return list(found.values())
 
-    def speed(self, folder: Path) -> Speed:
+    def speed(self, folder: Path) -> DiskSpeed:
         """Return the rates of a folder, measured once per host."""
         known = read_state(self._cache, _is_speed)
         # The work folder may be shared by nodes with different disks under the same path.
@@ -184,9 +184,9 @@ class Disks:
         if key not in known:
             known[key] = {name: round(rate) for name, rate in asdict(self._measure(folder)).items()}
             write_state(self._cache, known)
-        return Speed(**known[key])
+        return DiskSpeed(**known[key])
 
-    def fastest(self, needed: Callable[[Candidate], int]) -> Candidate:
+    def fastest(self, needed: Callable[[CopyFolder], int]) -> CopyFolder:
         """Return the local disk with the fastest reads among those with room for the ``needed`` bytes.
 
         Raises:
@@ -221,7 +221,7 @@ def temporary_place(scratch: str | Path | None, work: str | Path, name: str, dis
     if not scratch:
         return Path(work) / name
     folder = Path(scratch)
-    if scratch == AUTO:
+    if scratch == ANY_DISK:
         roomy = [candidate for candidate in disks.candidates() if candidate.free >= needed]
         if not roomy or {candidate.disk for candidate in roomy} == {disks.find(work)}:
             return Path(work) / name
@@ -231,7 +231,7 @@ def temporary_place(scratch: str | Path | None, work: str | Path, name: str, dis
     return folder / f"{name}-{owner}"
 
 
-def _need_of_room(local: Sequence[Candidate], needed: Callable[[Candidate], int]) -> str:
+def _need_of_room(local: Sequence[CopyFolder], needed: Callable[[CopyFolder], int]) -> str:
     places = "; ".join(
         f"{place.folder} has {place.free / 1e9:.2f} GB free and the copies need {needed(place) / 1e9:.2f} GB"
         for place in local

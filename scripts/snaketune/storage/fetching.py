@@ -20,15 +20,15 @@ from typing import IO, Any
 import xxhash
 
 from snaketune.core.atomic import sync_directory
-from snaketune.core.digests import CHUNK_BYTES
+from snaketune.core.digests import HASHED_AT_ONCE
 from snaketune.core.errors import DataError
 from snaketune.data.sources.source_files import changed
-from snaketune.storage.object_checks import Check, check_of
+from snaketune.storage.object_checks import StreamCheck, check_of
 from snaketune.storage.object_storage import CONNECTIONS, StoredObject, broken_connections, explained, is_passing
 
 # Eight connections hold 64 MiB in memory.
-PART_BYTES = 8 << 20
-READ_BYTES = 1 << 20
+FETCHED_PART_BYTES = 8 << 20
+FETCHED_AT_ONCE = 1 << 20
 # Consecutive attempts without a single byte before giving up: about a minute, including the waits between them.
 MOST_FAILURES = 6
 LONGEST_WAIT = 30.0
@@ -53,7 +53,7 @@ class Arrived:
     is_checked: bool
 
 
-def publish(arrived: Arrived, target: Path) -> None:
+def move_into_place(arrived: Arrived, target: Path) -> None:
     """Move a fetched object to its final name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(arrived.place, target)
@@ -95,7 +95,7 @@ def fetch(client: Any, found: StoredObject, partial: Path, advance: Callable[[in
 
 
 def _fetch_once(
-    client: Any, found: StoredObject, partial: Path, check: Check | None, advance: Callable[[int], object]
+    client: Any, found: StoredObject, partial: Path, check: StreamCheck | None, advance: Callable[[int], object]
 ) -> Arrived:
     state = xxhash.xxh3_128()
 
@@ -130,7 +130,7 @@ def _take_prefix(partial: Path, found: StoredObject, take: Callable[[Any], None]
         partial.unlink(missing_ok=True)
         return 0
     with open(partial, "rb", buffering=0) as file:
-        while content := file.read(CHUNK_BYTES):
+        while content := file.read(HASHED_AT_ONCE):
             take(content)
         return file.tell()
 
@@ -154,9 +154,9 @@ class _Parts:
         waiting: deque[Future[bytearray]] = deque()
         pool = ThreadPoolExecutor(CONNECTIONS)
         try:
-            for place in range(start, size, PART_BYTES):
+            for place in range(start, size, FETCHED_PART_BYTES):
                 # At most as many parts as connections are held, fetched or waiting to be written.
-                waiting.append(pool.submit(self._part, place, min(PART_BYTES, size - place)))
+                waiting.append(pool.submit(self._part, place, min(FETCHED_PART_BYTES, size - place)))
                 if len(waiting) == CONNECTIONS:
                     yield waiting.popleft().result()
             while waiting:
@@ -194,7 +194,7 @@ class _Parts:
             answer = self._client.get_object(**self._found.asked_for(), Range=span)
             self._refuse_another(answer, span)
             with closing(answer["Body"]) as body:
-                while filled < len(room) and (content := body.read(min(READ_BYTES, len(room) - filled))):
+                while filled < len(room) and (content := body.read(min(FETCHED_AT_ONCE, len(room) - filled))):
                     room[filled : filled + len(content)] = content
                     filled += len(content)
         except broken_connections() as error:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import xxhash
 
-from snaketune.core.digests import CHUNK_BYTES
+from snaketune.core.digests import HASHED_AT_ONCE
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.storage.fetching import Arrived
-from snaketune.storage.object_storage import HUB_SCHEME as SCHEME
-from snaketune.storage.object_storage import StoredObject
+from snaketune.storage.object_storage import HUB_SCHEME, StoredObject
 
 KIND = "datasets/"
 REFERENCES = "refs"
@@ -42,7 +41,7 @@ class HubAddress:
         """
         # The revision follows the @ of the last part of the name, which may have one or two parts. A reference such as
         # refs/convert/parquet has slashes itself, as %2F or as they are.
-        parts = url.removeprefix(SCHEME).removeprefix(KIND).strip("/").split("/")
+        parts = url.removeprefix(HUB_SCHEME).removeprefix(KIND).strip("/").split("/")
         marked = next((number for number, part in enumerate(parts[:2]) if "@" in part), None)
         length = min(2, len(parts)) if marked is None else marked + 1
         last, _, revision = parts[length - 1].partition("@")
@@ -57,12 +56,12 @@ class HubAddress:
 
     def file(self, commit: str, path: str) -> str:
         """Return the address of one file at a commit."""
-        return f"{SCHEME}{self.repo}@{commit}/{path}"
+        return f"{HUB_SCHEME}{self.repo}@{commit}/{path}"
 
 
 def is_on_hub(path: str) -> bool:
     """Return whether a path is the address of a data set on the hub, or of a file in one."""
-    return path.startswith(SCHEME)
+    return path.startswith(HUB_SCHEME)
 
 
 def fetch_from_hub(found: StoredObject, partial: Path, advance: Callable[[int], object]) -> Arrived:
@@ -105,7 +104,7 @@ def _digests(path: Path, expected: str, advance: Callable[[int], object]) -> tup
         # Git hashes a blob with this header; files in LFS have the SHA-256 of their plain content instead.
         theirs.update(b"blob %d\0" % path.stat().st_size)
     with open(path, "rb", buffering=0) as file:
-        while content := file.read(CHUNK_BYTES):
+        while content := file.read(HASHED_AT_ONCE):
             state.update(content)
             if theirs:
                 theirs.update(content)

@@ -13,7 +13,7 @@ MD5 = re.compile(r"^[0-9a-f]{32}$")
 MD5_OF_PARTS = re.compile(r"^[0-9a-f]{32}-([0-9]{1,5})$")
 
 
-class Check(Protocol):
+class StreamCheck(Protocol):
     """Compares content with the server's checksum as it streams by.
 
     Attributes:
@@ -89,7 +89,7 @@ class ChecksumCheck:
         return b64encode(found).decode() == self._expected
 
 
-def check_of(client: Any, found: StoredObject) -> Check | None:
+def check_of(client: Any, found: StoredObject) -> StreamCheck | None:
     """Return a check for an object, None if its server gives no checksum.
 
     Raises:

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from snaketune.core.errors import ConfigError, DataError
 
-SCHEME = "s3://"
+S3_SCHEME = "s3://"
 HUB_SCHEME = "hf://"
-PACKAGE = "botocore"
-INSTALL = "pip install -r envs/extras/storage.txt -c constraints.txt"
+STORAGE_PACKAGE = "botocore"
+INSTALL_STORAGE = "pip install -r envs/extras/storage.txt -c constraints.txt"
 # Parts transferred in parallel: eight saturate a fast connection, and each is held in memory.
 CONNECTIONS = 8
 GONE = {"404", "NotFound", "NoSuchKey"}
@@ -44,13 +44,13 @@ class Address:
         Raises:
             ConfigError: if it has no bucket.
         """
-        bucket, _, key = url.removeprefix(SCHEME).partition("/")
-        if not url.startswith(SCHEME) or not bucket:
+        bucket, _, key = url.removeprefix(S3_SCHEME).partition("/")
+        if not url.startswith(S3_SCHEME) or not bucket:
             raise ConfigError(f"{url!r} names no bucket: write s3://bucket/path.")
         return cls(bucket, key)
 
     def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket}/{self.key}"
+        return f"{S3_SCHEME}{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +69,19 @@ class StoredObject:
 
 def is_remote(path: str) -> bool:
     """Return whether a path is the address of an object, or of a file on the Hugging Face hub."""
-    return str(path).startswith((SCHEME, HUB_SCHEME))
+    return str(path).startswith((S3_SCHEME, HUB_SCHEME))
 
 
-def require_package(setting: str) -> None:
+def require_storage_package(setting: str) -> None:
     """Check that the package for object storage is installed.
 
     Raises:
         ConfigError: with the command that installs it.
     """
-    if importlib.util.find_spec(PACKAGE) is None:
-        raise ConfigError(f"{setting} is in object storage, which needs the package {PACKAGE}: {INSTALL}.")
+    if importlib.util.find_spec(STORAGE_PACKAGE) is None:
+        raise ConfigError(
+            f"{setting} is in object storage, which needs the package {STORAGE_PACKAGE}: {INSTALL_STORAGE}."
+        )
 
 
 def connect() -> Any:
@@ -88,7 +90,7 @@ def connect() -> Any:
     Raises:
         ConfigError: if the package is missing, or the environment's settings cannot be used.
     """
-    require_package("s3://")
+    require_storage_package("s3://")
     import botocore.config
     import botocore.session
     from botocore.exceptions import BotoCoreError
@@ -123,7 +125,7 @@ def _descriptions(folders: str | None) -> Any:
     return botocore.loaders.create_loader(folders)
 
 
-def describe(client: Any, url: str) -> StoredObject:
+def describe_object(client: Any, url: str) -> StoredObject:
     """Return the server's description of an object.
 
     Raises:
@@ -135,7 +137,7 @@ def describe(client: Any, url: str) -> StoredObject:
     return StoredObject(url, head["ContentLength"], head["ETag"].strip('"'))
 
 
-def listed(client: Any, prefix: str, below: bool = True, name: str = "") -> Iterator[StoredObject]:
+def listed_objects(client: Any, prefix: str, below: bool = True, name: str = "") -> Iterator[StoredObject]:
     """Yield the objects whose address starts with ``prefix``; without ``below``, none beyond another slash.
 
     Errors name ``name`` instead of ``prefix`` if it is given.
@@ -185,7 +187,7 @@ def broken_connections() -> tuple[type[Exception], ...]:
     return (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError, ConnectionError)
 
 
-def is_gone(error: Exception) -> bool:
+def is_missing(error: Exception) -> bool:
     """Return whether a server's error means that the object does not exist."""
     return _code(error) in GONE
 

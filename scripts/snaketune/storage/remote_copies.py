@@ -13,16 +13,16 @@ from snaketune.core.canonical import digest_of
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.private_folders import PrivateFolder
 from snaketune.data.sources.source_files import changed
-from snaketune.storage.copy_targets import Source, copy_of
+from snaketune.storage.copy_targets import NamedSource, copy_of
 from snaketune.storage.copying import Copied
-from snaketune.storage.fetching import Arrived, fetch, publish
+from snaketune.storage.fetching import Arrived, fetch, move_into_place
 from snaketune.storage.hub_files import fetch_from_hub, is_on_hub
-from snaketune.storage.object_storage import StoredObject, connect, describe
+from snaketune.storage.object_storage import StoredObject, connect, describe_object
 
 ETAG = "etag "
 
 
-class Contents:
+class KnownContents:
     """The content digests of objects fetched earlier, by address, size and entity tag, in a file in ``work``."""
 
     def __init__(self, work: str | Path):
@@ -52,25 +52,27 @@ def object_of(entry: Mapping[str, Any]) -> StoredObject:
 
 
 def fetch_unknown(
-    found: StoredObject, folder: Path, contents: Contents, advance: Callable[[int], object]
-) -> tuple[Source, Copied]:
+    found: StoredObject, folder: Path, contents: KnownContents, advance: Callable[[int], object]
+) -> tuple[NamedSource, Copied]:
     """Fetch an object of unknown content digest to its place in ``folder``.
 
     Raises:
         DataError: if it has changed, arrives damaged or cannot be fetched.
     """
 
-    def settle(arrived: Arrived) -> tuple[Source, Copied]:
-        source = Source(found.url, found.bytes, arrived.digest)
-        publish(arrived, copy_of(source, folder))
+    def settle(arrived: Arrived) -> tuple[NamedSource, Copied]:
+        source = NamedSource(found.url, found.bytes, arrived.digest)
+        move_into_place(arrived, copy_of(source, folder))
         contents.remember(found, arrived.digest)
         return source, Copied("fetched", arrived.resumed, arrived.rate)
 
-    result: tuple[Source, Copied] = _fetch(None if is_on_hub(found.url) else connect(), found, folder, settle, advance)
+    result: tuple[NamedSource, Copied] = _fetch(
+        None if is_on_hub(found.url) else connect(), found, folder, settle, advance
+    )
     return result
 
 
-def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[int], object]) -> Copied:
+def fetch_known(source: NamedSource, target: Path, folder: Path, advance: Callable[[int], object]) -> Copied:
     """Fetch a source of known content digest to ``target``.
 
     Raises:
@@ -78,7 +80,7 @@ def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[i
     """
     client = None if is_on_hub(source.path) else connect()
     # The address of a file on the hub contains its commit, so its content cannot change.
-    found = StoredObject(source.path, source.bytes, "") if client is None else describe(client, source.path)
+    found = StoredObject(source.path, source.bytes, "") if client is None else describe_object(client, source.path)
     if found.bytes != source.bytes:
         raise changed(source.path)
 
@@ -86,7 +88,7 @@ def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[i
         if arrived.digest != source.digest:
             arrived.place.unlink()
             raise changed(source.path)
-        publish(arrived, target)
+        move_into_place(arrived, target)
         return Copied("fetched", arrived.resumed, arrived.rate)
 
     result: Copied = _fetch(client, found, folder, settle, advance)

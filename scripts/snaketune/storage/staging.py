@@ -23,11 +23,11 @@ from snaketune.core.private_folders import PrivateFolder
 from snaketune.data.sources import line_chunks
 from snaketune.data.sources.pieces import Chunk
 from snaketune.data.sources.source_files import changed, empty, open_source
-from snaketune.storage.copy_targets import BUILTIN, Source, choose_folders, copy_of
+from snaketune.storage.copy_targets import BUILTIN, NamedSource, choose_folders, copy_of
 from snaketune.storage.copying import Copied, copy_verified
 from snaketune.storage.disks import Disks, forget
 from snaketune.storage.object_storage import is_remote
-from snaketune.storage.remote_copies import Contents, fetch_known, fetch_unknown, object_of
+from snaketune.storage.remote_copies import KnownContents, fetch_known, fetch_unknown, object_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def stage_sources(
     scratch: str | Path | None,
     work: str | Path = "work",
     disks: Disks | None = None,
-) -> list[Source]:
+) -> list[NamedSource]:
     """Describe every source, verify its content and, with a scratch folder, copy it there.
 
     The actions and measured rates go to ``staging.json`` in ``work``, which is in no manifest: they differ by machine.
@@ -68,12 +68,10 @@ def stage_sources(
     Raises:
         DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
     """
-    disks = disks or Disks()
-    entries, contents = list(entries), Contents(work)
+    entries, disks, contents = list(entries), disks or Disks(), KnownContents(work)
     described = [_describe(entry, contents) for entry in entries]
-    folders = choose_folders(described, scratch, work, disks)
     sources, staged = [], []
-    for entry, source, folder in zip(entries, described, folders, strict=True):
+    for entry, source, folder in zip(entries, described, choose_folders(described, scratch, work, disks), strict=True):
         if folder and is_remote(source.path):
             source, found = _stage_object(entry, source, folder, contents)
         else:
@@ -86,7 +84,7 @@ def stage_sources(
 
 
 def ensure_staged(
-    sources: Sequence[Source], scratch: str | Path | None, work: str | Path = "work", disks: Disks | None = None
+    sources: Sequence[NamedSource], scratch: str | Path | None, work: str | Path = "work", disks: Disks | None = None
 ) -> list[Path]:
     """Return a verified place to read each source from, copying or generating it first if needed.
 
@@ -121,27 +119,27 @@ def ensure_near(
     disks, places = disks or Disks(), {name: Path(folder) / name for name in files}
     if not scratch or disks.find(folder).is_local:
         return places
-    sources = [Source(str(places[name]), entry["bytes"], entry["digest"]) for name, entry in files.items()]
+    sources = [NamedSource(str(places[name]), entry["bytes"], entry["digest"]) for name, entry in files.items()]
     return dict(zip(files, ensure_staged(sources, scratch, work, disks), strict=True))
 
 
-def _describe(entry: Mapping[str, Any], contents: Contents) -> Source:
+def _describe(entry: Mapping[str, Any], contents: KnownContents) -> NamedSource:
     path, digest = entry["path"], entry["digest"]
     if is_remote(path):
         if not entry["bytes"]:
             raise empty(path)
-        return Source(path, entry["bytes"], contents.of(object_of(entry)))
+        return NamedSource(path, entry["bytes"], contents.of(object_of(entry)))
     if path not in BUILTIN:
         with open_source(path):
-            return Source(path, Path(path).stat().st_size, digest)
+            return NamedSource(path, Path(path).stat().st_size, digest)
     size, state = 0, xxhash.xxh3_128()
     for line in BUILTIN[path]():
         size += len(line)
         state.update(line)
-    return Source(path, size, state.hexdigest())
+    return NamedSource(path, size, state.hexdigest())
 
 
-def _stage(source: Source, folder: Path | None, work: str | Path) -> Staged:
+def _stage(source: NamedSource, folder: Path | None, work: str | Path) -> Staged:
     if source.path in BUILTIN:
         folder = folder or Path(work) / "builtin"
         return _ensure(source, copy_of(source, folder), _generate)
@@ -160,7 +158,9 @@ def _make_place(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
-def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, contents: Contents) -> tuple[Source, Staged]:
+def _stage_object(
+    entry: Mapping[str, Any], source: NamedSource, folder: Path, contents: KnownContents
+) -> tuple[NamedSource, Staged]:
     """Fetch an object unless an earlier workflow's copy exists, and return it with its content digest."""
     target = copy_of(source, folder)
     if _is_verified(source, target):
@@ -170,7 +170,7 @@ def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, conten
     return source, _proven(source, copy_of(source, folder), made)
 
 
-def _proven_in_place(source: Source, found: Staged) -> Staged:
+def _proven_in_place(source: NamedSource, found: Staged) -> Staged:
     """Verify that a source used in place still has the content that the workflow recorded."""
     if found.how != "in place":
         return found
@@ -182,7 +182,7 @@ def _proven_in_place(source: Source, found: Staged) -> Staged:
     return Staged(found.place, found.how, 0, rate, rate, chunks)
 
 
-def _chunks_of(source: Source, place: Path) -> tuple[Chunk, ...]:
+def _chunks_of(source: NamedSource, place: Path) -> tuple[Chunk, ...]:
     """Return the index of a source's lines, from its disk: this verifies the file if it has one."""
     if source.bytes <= line_chunks.CHUNK_BYTES:
         return ()
@@ -191,7 +191,7 @@ def _chunks_of(source: Source, place: Path) -> tuple[Chunk, ...]:
     return tuple(line_chunks.chunks_of(source.path, place, source.bytes, source.digest))
 
 
-def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]) -> Staged:
+def _ensure(source: NamedSource, target: Path, make: Callable[[NamedSource, Path], Copied]) -> Staged:
     """Put the content of ``source`` at ``target`` unless it is already there; one process at a time."""
     with PrivateFolder(target.parent):  # checks the owner before anything in the folder is trusted
         pass
@@ -204,7 +204,7 @@ def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]
     return _proven(source, target, made)
 
 
-def _proven(source: Source, target: Path, made: Copied) -> Staged:
+def _proven(source: NamedSource, target: Path, made: Copied) -> Staged:
     """Verify a copy by reading it back from its disk."""
     if (rate := _rate_if_intact(source, target)) is None:
         target.unlink()
@@ -212,7 +212,7 @@ def _proven(source: Source, target: Path, made: Copied) -> Staged:
     return Staged(target, made.how, made.resumed, made.read, rate)
 
 
-def _is_verified(source: Source, target: Path) -> bool:
+def _is_verified(source: NamedSource, target: Path) -> bool:
     return (
         not target.is_symlink()
         and target.is_file()
@@ -221,23 +221,23 @@ def _is_verified(source: Source, target: Path) -> bool:
     )
 
 
-def _generate(source: Source, target: Path) -> Copied:
+def _generate(source: NamedSource, target: Path) -> Copied:
     with writing(target) as file:
         file.writelines(BUILTIN[source.path]())
     return Copied("generated", 0, None)
 
 
-def _copy(source: Source, target: Path) -> Copied:
+def _copy(source: NamedSource, target: Path) -> Copied:
     with progress_bar(source.bytes, f"staging {target.name}") as bar:
         return copy_verified(source.path, target, source.digest, bar.update)
 
 
-def _fetch(source: Source, target: Path) -> Copied:
+def _fetch(source: NamedSource, target: Path) -> Copied:
     with progress_bar(source.bytes, f"fetching {target.name}") as bar:
         return fetch_known(source, target, target.parents[1], bar.update)
 
 
-def _rate_if_intact(source: Source, place: Path) -> float | None:
+def _rate_if_intact(source: NamedSource, place: Path) -> float | None:
     """Read a file from its disk; return the throughput in bytes per second, or None if its content differs."""
     with open(place, "rb") as file:
         forget(file.fileno())
@@ -246,7 +246,7 @@ def _rate_if_intact(source: Source, place: Path) -> float | None:
     return source.bytes / max(time.perf_counter() - start, 1e-9) if intact else None
 
 
-def _note(work: Path, sources: Sequence[Source], staged: Sequence[Staged]) -> None:
+def _note(work: Path, sources: Sequence[NamedSource], staged: Sequence[Staged]) -> None:
     """Add entries of these sources to ``staging.json``, which other runs with other data share."""
     path = work / "staging.json"
     with wait_for_lock(work / "staging.lock", "notes where its sources are"):
@@ -267,7 +267,7 @@ def _noted(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _entry(source: Source, found: Staged) -> dict[str, Any]:
+def _entry(source: NamedSource, found: Staged) -> dict[str, Any]:
     rates = {"read_before": found.read_before, "read_after": found.read_after}
     return {
         "bytes": source.bytes,

@@ -23,7 +23,7 @@ def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str
         ask: the command to talk to a model; may be empty.
         compare: the command to compare runs; empty if their comparison was made and is shown already.
     """
-    found = {name: facts_of(folder) for name, folder in folders.items()}
+    found = {name: page_facts(folder) for name, folder in folders.items()}
     there = {name: facts for name, facts in found.items() if facts}
     if len(there) <= RUNS_IN_FULL:
         lines = []
@@ -50,7 +50,7 @@ def lowest_loss(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
     return min(found, key=lambda name: found[name]) if len(measured) == 1 and len(found) == len(runs) > 1 else None
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
+def page_facts(folder: Path) -> dict[str, Any]:
     """Return the values of facts.json by name; empty if the file is missing or unreadable."""
     try:
         return {row["name"]: row["value"] for row in read_json(folder / "facts.json")}

@@ -18,9 +18,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from snaketune.terminal.stage_lines import LABELS, columns, outcome
-from snaketune.workflow.stage_table import ROWS
+from snaketune.workflow.stage_table import STAGE_BY_NAME
 
-NAME = "snaketune"
+PLUGIN_NAME = "snaketune"
 NOTHING_TO_DO = "Nothing to be done"
 # A stage that is still running after this time prints that it has started, even if it is usually short.
 QUIET_SECONDS = 120.0
@@ -58,7 +58,7 @@ _SHOWN_WORDS = ("verbose", "debug_dag", "printshellcmds", "dryrun")
 
 def register() -> None:
     """Make the plugin known to Snakemake in this process."""
-    LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{NAME}", sys.modules[__name__])
+    LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{PLUGIN_NAME}", sys.modules[__name__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class LogHandler(LogHandlerBase):
         run = (record.wildcards or {}).get("run", "")
         job = _Job(record.rule_name, run, tuple(map(str, record.output)), record.created, label)
         self._jobs[record.jobid] = job
-        if record.rule_name in ROWS and ROWS[record.rule_name].is_long:
+        if record.rule_name in STAGE_BY_NAME and STAGE_BY_NAME[record.rule_name].is_long:
             return columns(label, "started", run)
         if label and not self._own:
             self._start_timer(record.jobid, job)

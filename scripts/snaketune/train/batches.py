@@ -17,7 +17,7 @@ DENSE_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BatchLayout:
     """What a batch holds besides ids, labels and positions, and which of its shapes are fixed.
 
     Attributes:
@@ -38,7 +38,7 @@ class Layout:
     dense: bool = False
 
 
-def arrange(rows: PackedRows, indices: Sequence[int], layout: Layout) -> dict[str, Any]:
+def arrange(rows: PackedRows, indices: Sequence[int], layout: BatchLayout) -> dict[str, Any]:
     """Return the batch of the rows ``indices`` in the given ``layout``."""
     batch: dict[str, Any] = collate(rows, indices)
     if layout.dense and len(indices):

@@ -13,7 +13,7 @@ from snaketune.train.device import Device
 # cuBLAS reads its workspace configuration before its first product; the FlashAttention package at every call.
 VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
 # From torch's error message for an operation without a deterministic kernel.
-REFUSED = "does not have a deterministic implementation"
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 def choose_kernels(deterministic: bool, device: Device) -> None:
@@ -44,9 +44,9 @@ def explaining_refusal() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if REFUSED not in str(error):
+        if NOT_DETERMINISTIC not in str(error):
             raise
-        name = str(error).split(REFUSED)[0].strip()
+        name = str(error).split(NOT_DETERMINISTIC)[0].strip()
         raise ConfigError(
             f"train.deterministic: true and {name} of this model has no deterministic kernel on this device: set it to "
             "false."

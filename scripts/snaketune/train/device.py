@@ -177,13 +177,14 @@ def check_formats(cfg: TrainingSlice, device: Device) -> None:
     """
     if not device.is_cpu and not device.has_bf16 and cfg["model"]["dtype"] == "bfloat16":
         raise ConfigError(
-            f"model.dtype: bfloat16 needs an Ampere or newer GPU and this is {name_of(device)}: set it to auto."
+            f"model.dtype: bfloat16 needs an Ampere or newer GPU and this is {name_of_device(device)}: set it to auto."
         )
     if mixed_dtype(cfg["train"], device) != torch.float16:
         return
     if cfg["train"]["optimizer_in_backward"]:
         raise ConfigError(
-            f"train.optimizer_in_backward: true needs a GPU with bfloat16 and this is {name_of(device)}, whose float16"
+            f"train.optimizer_in_backward: true needs a GPU with bfloat16 and this is {name_of_device(device)}, "
+            f"whose float16"
             " gradients are scaled and checked before a step: set it to false."
         )
     # torch's gradient scaler unscales float32 gradients only.
@@ -196,7 +197,7 @@ def check_formats(cfg: TrainingSlice, device: Device) -> None:
         )
 
 
-def name_of(device: Device) -> str:
+def name_of_device(device: Device) -> str:
     """Return the device's name for messages."""
     return "a CPU" if device.is_cpu else torch.cuda.get_device_name()
 

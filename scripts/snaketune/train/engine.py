@@ -13,7 +13,7 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.adapter_section import Adapter
 from snaketune.settings.train_section import Train
 from snaketune.settings.training_slices import TrainingSlice
-from snaketune.train.batches import Layout, document_shape
+from snaketune.train.batches import BatchLayout, document_shape
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.kernels.activations import checkpoint_interval
 from snaketune.train.kernels.attention import VARLEN, check_isolation, is_isolated, needs_boundaries, select_attention
@@ -27,7 +27,7 @@ from snaketune.train.loading.unsupported_model import explaining_unfit_model
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class TrainingChoices:
     """The decisions taken.
 
     Attributes:
@@ -45,7 +45,7 @@ class Engine:
     chunked_loss: bool
     checkpoint_every: int
     compiled_layers: int
-    layout: Layout
+    layout: BatchLayout
     notes: tuple[str, ...]
     watch: CompilationWatch | None
     liger_layers: int = 0
@@ -77,7 +77,7 @@ class RunEstimate:
 
 def prepare_engine(
     model: Any, splits: tuple[PackedRows, PackedRows], cfg: TrainingSlice, device: Device, estimate: RunEstimate
-) -> Engine:
+) -> TrainingChoices:
     """Check the model, then install the fast paths in the order that their dependencies require.
 
     Args:
@@ -116,7 +116,7 @@ def prepare_engine(
     layout = _layout(model, splits, train, is_chunked, compiled > 0)
     layout = replace(layout, dense=is_dense and not compiled)
     watch = CompilationWatch() if compiled else None
-    return Engine(
+    return TrainingChoices(
         model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch, liger_layers
     )
 
@@ -180,15 +180,17 @@ def _offload(model: Any, device: Device) -> list[str]:
     return []
 
 
-def _layout(model: Any, splits: tuple[PackedRows, PackedRows], train: Train, places: bool, is_compiled: bool) -> Layout:
+def _layout(
+    model: Any, splits: tuple[PackedRows, PackedRows], train: Train, places: bool, is_compiled: bool
+) -> BatchLayout:
     boundaries = needs_boundaries(model)
     if not is_compiled:
-        return Layout(boundaries, places=places)
+        return BatchLayout(boundaries, places=places)
     size = train["per_device_train_batch_size"]
     # Pairs are located by counting documents, which rows of padding would upset.
     rows = size if train["method"] == "sft" else 0
     if not boundaries:
-        return Layout(places=places, rows=rows)
+        return BatchLayout(places=places, rows=rows)
     shapes = [document_shape(split) for split in splits]
     slots = max((shape.slots(size) for shape in shapes), key=lambda slots: slots[-1:])
-    return Layout(boundaries, slots, max(shape.longest for shape in shapes), places, rows)
+    return BatchLayout(boundaries, slots, max(shape.longest for shape in shapes), places, rows)

@@ -38,4 +38,4 @@ class Hooks:
     process_group: ProcessGroup = TEAM_OF_ONE
 
 
-ALONE = Hooks()
+NO_HOOKS = Hooks()

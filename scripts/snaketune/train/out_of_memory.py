@@ -89,7 +89,7 @@ def memory_gigabytes(device: Device) -> float:
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIGA
 
 
-def advise(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Device) -> str:
+def advise_smaller(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Device) -> str:
     """Return needed and available memory, and the next smaller setting."""
     there = memory_gigabytes(device)
     try:

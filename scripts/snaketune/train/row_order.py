@@ -8,7 +8,7 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Dataset, Sampler
 
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.train.batches import Layout, arrange
+from snaketune.train.batches import BatchLayout, arrange
 from snaketune.train.monitoring.step_timers import batch_facts
 
 
@@ -31,7 +31,7 @@ class RowIndices(Dataset[Any]):
 class RowCollator:
     """Collate packed rows into a batch; its ``facts`` hold the counts of rows and tokens."""
 
-    def __init__(self, rows: PackedRows, layout: Layout):
+    def __init__(self, rows: PackedRows, layout: BatchLayout):
         self._rows, self._layout = rows, layout
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
-from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
+from snaketune.train.checkpoints.checkpoints import checkpoint_facts, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal
 from snaketune.train.device import Device, check_formats, computing_dtype, mixed_dtype, prepare_arithmetic
 from snaketune.train.distributed.process_group import ALONE, ProcessGroup
 from snaketune.train.distributed.strategy import require_strategy
-from snaketune.train.distributed.zero import STAGES as ZERO_STAGES
-from snaketune.train.engine import Engine, prepare_engine
+from snaketune.train.distributed.zero import ZERO_STAGES
+from snaketune.train.engine import TrainingChoices, prepare_engine
 from snaketune.train.estimate import estimate_run
 from snaketune.train.hooks import Hooks
 from snaketune.train.kernels.float8 import require_float8, use_float8
@@ -34,7 +34,7 @@ from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import MetricsWriter, sync_metrics, unknown_mfu
 from snaketune.train.monitoring.mfu import TrainingFlops, training_flops
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
-from snaketune.train.out_of_memory import advise, explaining_out_of_memory
+from snaketune.train.out_of_memory import advise_smaller, explaining_out_of_memory
 from snaketune.train.preference.reference_cache import loss_limit, preference_settings
 from snaketune.train.safety import LossWatch, check_rows, describe_batches
 from snaketune.train.signals import StopRequest
@@ -66,7 +66,7 @@ class Run:
 
     trainer: PackedTrainer
     schedule: CheckpointSchedule
-    engine: Engine
+    engine: TrainingChoices
     stop: StopRequest
 
 
@@ -106,12 +106,12 @@ def train(
     require_sinks(settings["report_to"])
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
     checkpoint = newest_intact(work, work.name)
-    saved = facts_of(checkpoint) if checkpoint else {}
+    saved = checkpoint_facts(checkpoint) if checkpoint else {}
     best = BestCheckpoint(cfg["train"])
     best.require_evaluations(len(held_out))
     if checkpoint and (saved["step"] == saved["max_steps"] or best.ended_with(saved)):
         return _finished_before(checkpoint, saved, best, work, device)
-    out_of_memory = explaining_out_of_memory(lambda: advise(model_folder, rows.row_length, cfg, device))
+    out_of_memory = explaining_out_of_memory(lambda: advise_smaller(model_folder, rows.row_length, cfg, device))
     with out_of_memory, explaining_refusal(), StopRequest(process_group) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, process_group)
         if checkpoint:
@@ -123,7 +123,7 @@ def train(
     require_completion(run, work)
     step = run.trainer.state.global_step
     tokens = run.trainer.counter.since_start
-    best, info = run.trainer.best, describe(run)
+    best, info = run.trainer.best, describe_finished_run(run)
     finished = Finished(best.chosen(work, step), step, saved.get("step"), tokens, device.type, info, best.result(step))
     process_group.destroy()
     return finished
@@ -157,7 +157,7 @@ def require_completion(run: Run, work: Path) -> None:
     )
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe_finished_run(run: Run) -> dict[str, Any]:
     """Return the volatile facts of a finished run."""
     seconds = {name: round(value, 3) for name, value in run.trainer.times.total.items()}
     return {"engine": run.engine.facts(), "seconds": seconds, "checkpoints": run.schedule.facts()}

@@ -18,7 +18,7 @@ from snaketune.train.distributed.requeue import OutOfTime
 # SIGHUP when it closes.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 OUT_OF_TIME = "SIGUSR1 received"
-GRACE_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0
 
 
 class StopRequest(TrainerCallback):
@@ -78,7 +78,7 @@ class StopRequest(TrainerCallback):
     def _outlive_workflow(self) -> None:
         """Give training time to save, as long as schedulers usually allow a job to end."""
         self.reason = self.reason or "the workflow that started this job is gone"
-        self._left.wait(GRACE_SECONDS)
+        self._left.wait(CHECKPOINT_SECONDS)
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Record the first step of this process."""

@@ -28,11 +28,11 @@ from snaketune.core.atomic import remove_tree
 from snaketune.core.disk_space import explaining_full_disk, require_room
 from snaketune.core.errors import ConfigError, DiskFullError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.train.batches import IGNORED, Layout
+from snaketune.train.batches import IGNORED, BatchLayout
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint, StoppedEarlyError
 from snaketune.train.distributed.process_group import ProcessGroup, full_tensor, gather_state_dict
 from snaketune.train.distributed.zero import exact, share_out
-from snaketune.train.hooks import ALONE, Hooks
+from snaketune.train.hooks import NO_HOOKS, Hooks
 from snaketune.train.loading.adapting import load_weights
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
@@ -40,7 +40,7 @@ from snaketune.train.optimizers import StepsInBackward, forget_overrides, page_a
 from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices, end_loaders
 from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
 
-PLAIN = Layout()
+PLAIN_LAYOUT = BatchLayout()
 
 
 class PackedTrainer(Trainer):
@@ -60,7 +60,7 @@ class PackedTrainer(Trainer):
         self,
         *args,
         held_out: PackedRows,
-        layout: Layout,
+        layout: BatchLayout,
         hooks: Hooks,
         steps_in_backward: bool = False,
         **kwargs,
@@ -430,8 +430,8 @@ def assemble(
     arguments: TrainingArguments,
     rows: PackedRows,
     held_out: PackedRows | None = None,
-    layout: Layout = PLAIN,
-    hooks: Hooks = ALONE,
+    layout: BatchLayout = PLAIN_LAYOUT,
+    hooks: Hooks = NO_HOOKS,
     callbacks: Iterable[TrainerCallback] = (),
     kind: type[PackedTrainer] = PackedTrainer,
     **settings: Any,

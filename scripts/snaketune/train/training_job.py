@@ -19,7 +19,7 @@ from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.storage.staging import ensure_near
 from snaketune.train.checkpoints.kept_trainings import put_back
-from snaketune.train.checkpoints.weight_publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish_weights
 from snaketune.train.distributed.nodes import find_nodes
 from snaketune.train.distributed.process_group import ProcessGroup, is_worker
 from snaketune.train.distributed.requeue import requeued_when_out_of_time
@@ -28,7 +28,7 @@ from snaketune.train.facts import training_facts
 from snaketune.train.identity import fingerprint
 from snaketune.train.loading.origins import Origins, find_origins
 from snaketune.train.monitoring import provenance
-from snaketune.train.monitoring.step_timers import peak_memory
+from snaketune.train.monitoring.step_timers import peak_memory_facts
 from snaketune.train.packages import versions
 from snaketune.train.run import Finished, train
 
@@ -91,7 +91,7 @@ def run_training(job: TrainingJob, command: Sequence[str]) -> None:
         note_session(work, finished)
         return
     finished = with_session(work, finished)
-    publish(finished.checkpoint, job.adapter, job.model.parent / "model", model["name"], model.get("commit"))
+    publish_weights(finished.checkpoint, job.adapter, job.model.parent / "model", model["name"], model.get("commit"))
     write_bytes(job.metrics, (work / "metrics.jsonl").read_bytes())
     RUN_INFO.write(job.info, {"train": clock.facts(), **_info(git, finished)})
     facts = training_facts(
@@ -125,7 +125,7 @@ def _info(git: Any, finished: Finished) -> dict[str, Any]:
     return {
         "machine": provenance.describe_machine(),
         "git": git,
-        "peak_memory": peak_memory(),
+        "peak_memory": peak_memory_facts(),
         "resumed_from_step": finished.resumed_from,
         "tokens_this_time": finished.tokens_this_time,
         **finished.info,

@@ -12,15 +12,15 @@ from typing import Any
 from snaketune.config.resolve import ResolvedRun
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.snakemake_internals import Snakemake
-from snaketune.workflow.stage import Need
-from snaketune.workflow.stage_table import ROWS
+from snaketune.workflow.stage import ResourceNeed
+from snaketune.workflow.stage_table import STAGE_BY_NAME
 
 # Wildcards are objects of Snakemake with an attribute for each name.
-ByWildcards = Callable[..., Any]
+ResourceOfJob = Callable[..., Any]
 GIGABYTE = 10**9
 # Sources above this size are too much work for a login node.
 MOST_ON_LOGIN_NODE = 4 << 30
-ANSWER_SECONDS = 10.0
+SCHEDULER_SECONDS = 10.0
 UNACCOUNTED = "accounting_storage/none"
 
 
@@ -38,8 +38,8 @@ def minutes(stage: str, size: int, attempt: int = 1) -> int:
     return found
 
 
-def _need_of(stage: str) -> Need:
-    need = ROWS[stage].need
+def _need_of(stage: str) -> ResourceNeed:
+    need = STAGE_BY_NAME[stage].need
     assert need is not None, f"{stage} has no need in the table of stages"
     return need
 
@@ -80,14 +80,14 @@ class Requests:
     def __init__(self, snakemake: Snakemake, job_table: JobTable):
         self._snakemake, self._table = snakemake, job_table
 
-    def by_size(self, stage: str, in_shards: bool = False) -> dict[str, ByWildcards]:
+    def by_size(self, stage: str, in_shards: bool = False) -> dict[str, ResourceOfJob]:
         """Return the `mem_mb` and `runtime` of a stage, or of each of its shards, which grow with its data."""
         return {
             "mem_mb": self._function(memory_mb, stage, in_shards),
             "runtime": self._function(minutes, stage, in_shards),
         }
 
-    def of_training(self) -> dict[str, ByWildcards]:
+    def of_training(self) -> dict[str, ResourceOfJob]:
         """Return the GPUs of a training, as `gpu` on one node and as `gres` of each of several, its nodes and cores."""
         return {
             "gpu": lambda wildcards: gpus_of_one_node(self._run(wildcards)),
@@ -136,6 +136,6 @@ def _configuration() -> str:
         return ""
     try:
         command = ["scontrol", "show", "config"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=SCHEDULER_SECONDS).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -24,10 +24,10 @@ from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.errors import ConfigError
 
 # What Snakemake accepts as a name.
-NAME = re.compile(r"[A-Za-z_][\w-]*\w$")
+CONFIG_NAME = re.compile(r"[A-Za-z_][\w-]*\w$")
 # Where Snakemake keeps copies of sources, below the folder of caches; whoever ran it as root once may own it.
 SOURCE_CACHE = Path("snakemake", "snakemake", "source-cache", "snakemake-runtime-cache")
-EXAMPLE = "--config 'train={learning_rate: 1e-4}'"
+CONFIG_EXAMPLE = "--config 'train={learning_rate: 1e-4}'"
 _QUOTED = re.compile(r"[\s,:#{}\[\]'\"]|^$")
 
 
@@ -155,17 +155,25 @@ def check_config_words(groups: list[list[str]]) -> None:
         raise ConfigError(f"--config {given}: write --config {' '.join(map(shlex.quote, _joined(words)))}")
     for word in words:
         name, _, value = word.partition("=")
-        if not NAME.match(name):
-            raise ConfigError(f"--config {word}: {name!r} is not a name of a section: write for example {EXAMPLE}.")
+        if not CONFIG_NAME.match(name):
+            raise ConfigError(
+                f"--config {word}: {name!r} is not a name of a section: write for example {CONFIG_EXAMPLE}."
+            )
         _check_value(name, value)
 
 
 def _refuse_word(word: str, words: list[str]) -> None:
     text = " ".join(words)
     if text.count("{") and any(each.count("{") != each.count("}") for each in words):
-        raise ConfigError(f"--config: the shell has split {text!r} at its spaces: quote it, as in {EXAMPLE}.")
+        raise ConfigError(f"--config: the shell has split {text!r} at its spaces: quote it, as in {CONFIG_EXAMPLE}.")
     raise ConfigError(
-        f"--config: {word!r} has no `=`: write name=value as in {EXAMPLE}; put targets before --config, which takes "
+        f"--config: {word!r} has no `=`: write name=value as in {CONFIG_EXAMPLE}; "
+        ""
+        ""
+        ""
+        ""
+        ""
+        "put targets before --config, which takes "
         "every word after it."
     )
 
@@ -178,7 +186,8 @@ def _check_value(name: str, value: str) -> None:
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not readable"
         raise ConfigError(
-            f"--config {name}={value}: the braces cannot be read as YAML ({problem}): write for example {EXAMPLE}."
+            f"--config {name}={value}: the braces cannot be read as YAML ({problem}): "
+            f"write for example {CONFIG_EXAMPLE}."
         ) from None
     glued = [key for key, inner in read.items() if inner is None and ":" in str(key)] if isinstance(read, dict) else []
     if glued:

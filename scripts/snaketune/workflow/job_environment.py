@@ -12,7 +12,7 @@ from snaketune.core import environment
 from snaketune.core.cli import PARENT_VARIABLE
 from snaketune.core.errors import ConfigError
 from snaketune.evaluate.evaluation_packages import require_evaluation_packages
-from snaketune.model.gguf.gguf_base import require_package
+from snaketune.model.gguf.gguf_base import require_gguf
 from snaketune.model.gguf.gguf_file import find_gguf
 from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer, require_trl
 
@@ -90,7 +90,7 @@ def require_packages(run: str, config: LinkedConfig, stage: str) -> None:
 
 def _gguf(config: LinkedConfig) -> None:
     if file := find_gguf(Path(config.model.name_or_path).expanduser()):
-        require_package(file)
+        require_gguf(file)
 
 
 def _quantization(config: LinkedConfig) -> None:

@@ -5,13 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from snaketune.ablate.factors import NAMES as FACTORS
+from snaketune.ablate.factors import FACTOR_NAMES as FACTORS
 from snaketune.config.consistency import check_run
 from snaketune.config.merged_adapters import check_merged_adapters
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.run_references import (
-    BASE,
-    START,
+    BASE_KEY,
+    START_KEY,
     judge_name,
     merged_names,
     needed_runs,
@@ -28,11 +28,11 @@ from snaketune.plan.advice.presets import presets_digest
 from snaketune.plan.devices.hardware import catalogue_digest
 from snaketune.publish.hub_upload import is_hub
 from snaketune.workflow.sources.inputs import ExternalInputs
-from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
+from snaketune.workflow.stage_table import STAGE_BY_NAME, TABLE, stage_names
 from snaketune.workflow.stages import (
+    CONFIGURED_STAGES,
     DATA_STAGES,
     OPERATIONAL,
-    STAGES,
     Variant,
     first_run,
     slice_of,
@@ -124,7 +124,7 @@ class JobTable:
 
     def shard_counts(self) -> dict[str, int]:
         """Return the number of shards of every variant of a stage that can have several."""
-        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if ROWS[stage].shares}
+        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if STAGE_BY_NAME[stage].shares}
 
     def run_spec(self, stage: str, run: str) -> str:
         """Return the spec of a stage that belongs to one run."""
@@ -171,7 +171,7 @@ class JobTable:
 
     def description_spec(self, run: str, id: str) -> str:
         """Return the spec of a run's description: its whole configuration, without origins, and all code."""
-        stages = [name for name, stage in STAGES.items() if not stage.is_cost]
+        stages = [name for name, stage in CONFIGURED_STAGES.items() if not stage.is_cost]
         slices = {stage: slice_of(self.runs[run].config, stage) for stage in stages}
         codes = {stage: self._code_of(stage) for stage in stages}
         return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
@@ -261,7 +261,7 @@ class JobTable:
 
     def path(self, stage: str, id: str, file: str) -> str:
         """Return the path of a file of a data or model stage."""
-        folder = "models" if ROWS[stage].scope == "model" else f"data/{stage}"
+        folder = "models" if STAGE_BY_NAME[stage].scope == "model" else f"data/{stage}"
         return f"{self.results}/{folder}/{id}/{file}"
 
     def run_path(self, run: str, file: str) -> str:
@@ -304,12 +304,12 @@ class JobTable:
         Not the manifest that ``accept_merge`` writes: that comes after the report, and Snakemake does not check jobs
             downstream of a job that has to run for changes of their own.
         """
-        name = references(self._config(id, run)).get(BASE)
+        name = references(self._config(id, run)).get(BASE_KEY)
         return self.run_path(name, "merge.json") if name else None
 
     def start_manifest(self, run: str) -> str | None:
         """Return the manifest of the adapter that a run continues from, or None for a new adapter."""
-        name = references(self.runs[run].config).get(START)
+        name = references(self.runs[run].config).get(START_KEY)
         return self.run_path(name, "adapter.manifest.json") if name else None
 
     def reward_merges(self, run: str) -> list[str]:
@@ -369,7 +369,7 @@ class JobTable:
         """Return what every variant of the data or model ``stages`` ends in."""
         wanted = set(stages)
         chosen = [(stage, id) for stage, id in self._variants if stage in wanted]
-        return [self.path(stage, id, ROWS[stage].results[-1]) for stage, id in chosen]
+        return [self.path(stage, id, STAGE_BY_NAME[stage].results[-1]) for stage, id in chosen]
 
     def run_files(self) -> list[str]:
         """Return what every run ends in."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from snaketune.card.placing import KINDS, place_card
+from snaketune.card.placing import CARD_KINDS, place_card
 from snaketune.config.resolve import ResolvedRun
 from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import read_state, say, write_state
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import ConfigError
 from snaketune.core.locks import Lock, try_lock
-from snaketune.plan.summary import describe
+from snaketune.plan.summary import describe_plan
 from snaketune.workflow.results.finished import UNFINISHED, is_finished
 
 
@@ -53,7 +53,7 @@ def finish_run(files: list[str], folder: Path) -> None:
 
 def place_cards(folder: Path) -> None:
     """Restore the model cards of the run in ``folder`` in folders that were rebuilt since the cards were written."""
-    for kind in KINDS:
+    for kind in CARD_KINDS:
         place_card(folder / f"{kind}_card.md", folder / kind)
 
 
@@ -79,7 +79,7 @@ def show_plan(path: Path, name: str) -> None:
     if path.is_file():
         from snaketune.facts.plan_facts import PLAN
 
-        print(f"\n{describe(PLAN.read(path), name, datetime.now().astimezone())}", flush=True)
+        print(f"\n{describe_plan(PLAN.read(path), name, datetime.now().astimezone())}", flush=True)
 
 
 _SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training|DiskFull)Error: .*", re.MULTILINE)

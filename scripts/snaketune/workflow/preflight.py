@@ -15,7 +15,7 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
 from snaketune.storage.object_storage import is_remote
-from snaketune.workflow.sources.inputs import BUILTIN, ExternalInputs
+from snaketune.workflow.sources.inputs import BUILTIN_PREFIX, ExternalInputs
 from snaketune.workflow.stages import slice_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FirstLook:
         for number, entry in enumerate(self._found.sources(config)[:LOOKED_AT]):
             path = str(entry["path"])
             key = {"entry": entry, "policy": asdict(policy)}
-            if not is_remote(path) and not path.startswith(BUILTIN) and self._is_new(key):
+            if not is_remote(path) and not path.startswith(BUILTIN_PREFIX) and self._is_new(key):
                 # Imported only for new content: it brings in the readers of all formats.
                 from snaketune.data.formats.inspection import read_beginning
 

@@ -16,7 +16,7 @@ from snaketune.workflow.session import WORK, Session, own_command, resolved_file
 from snaketune.workflow.snakemake_internals import operational
 
 # Wildcards are Snakemake objects with an attribute for each name.
-ByWildcards = Callable[[Any], Any]
+ParamOfJob = Callable[[Any], Any]
 
 
 class RuleParams:
@@ -43,19 +43,19 @@ class RuleParams:
         """Return the operational settings of a data stage; as a function of `threads` they are not recorded."""
         return self._table.settings(str(WORK), threads)
 
-    def spec(self, stage: str, job: str | None = None) -> ByWildcards:
+    def spec(self, stage: str, job: str | None = None) -> ParamOfJob:
         """Return the function that gives the spec of a stage that several runs may share, or of its shard jobs."""
         return lambda wildcards: self._table.variant_spec(stage, wildcards.id, job)
 
-    def run_spec(self, stage: str) -> ByWildcards:
+    def run_spec(self, stage: str) -> ParamOfJob:
         """Return the function that gives the spec of a stage that belongs to one run."""
         return lambda wildcards: self._table.run_spec(stage, wildcards.run)
 
-    def page_spec(self, stage: str) -> ByWildcards:
+    def page_spec(self, stage: str) -> ParamOfJob:
         """Return the function that gives the spec of a page that depends on one fact file only."""
         return lambda wildcards: self._table.spec(stage, {"run": wildcards.run, "id": wildcards.id})
 
-    def fact_spec(self, stage: str) -> ByWildcards:
+    def fact_spec(self, stage: str) -> ParamOfJob:
         """Return the function that gives the spec of a stage that depends on fact files only."""
         return lambda wildcards: self._table.spec(stage, {})
 

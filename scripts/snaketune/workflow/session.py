@@ -37,14 +37,14 @@ from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.sources.remote_sources import RemoteSources
 from snaketune.workflow.stage_table import TABLE
-from snaketune.workflow.startup import Places
+from snaketune.workflow.startup import WorkflowFolders
 from snaketune.workflow.stopping import end_on_signals
 from snaketune.workflow.until import replace_until
 
 WORK = Path("work")
 # Switches of targets in `--config`, which are not part of the configuration and belong to no run.
 SWITCHES = ("prune", "compare", "ablate", "verify", "ask")
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 
 class Session:
@@ -82,7 +82,7 @@ class Session:
         """Resolve the configuration, find external inputs, and repair results before jobs are planned."""
         layer, snakemake = self._configuration(), self.snakemake
         self.job_table = self._make_job_table(layer)
-        self.places = Places(self.job_table, WORK, layer.name)
+        self.places = WorkflowFolders(self.job_table, WORK, layer.name)
         if snakemake.is_main_process:
             self.places.heal(lifecycle.is_yes(self.switches["verify"]))
             replace_until(snakemake, self.job_table, self.stop)
@@ -135,7 +135,7 @@ class Session:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
 
-    def or_stop(self, call: Callable[[], Result]) -> Result:
+    def or_stop(self, call: Callable[[], Returned]) -> Returned:
         """Return the result of ``call``, or end the workflow with the message of its error."""
         try:
             return call()
@@ -146,7 +146,7 @@ class Session:
                 self.stop(refused)
             raise
 
-    def named(self, switch: str, check: Callable[[Any], Result]) -> Result:
+    def named(self, switch: str, check: Callable[[Any], Returned]) -> Returned:
         """Return what a switch of `--config` selects, as validated by ``check``."""
         given = self.switches[switch]
         return self.or_stop(lambda: check([] if given == "no" else given))

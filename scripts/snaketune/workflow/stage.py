@@ -10,7 +10,7 @@ Scope = Literal["data", "model", "run", "page"]
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class ResourceNeed:
     """The resources of a stage: a fixed part, and a part per gigabyte of sources.
 
     Attributes:
@@ -88,7 +88,7 @@ class Stage:
     label: str = ""
     title: str = ""
     shares: tuple[Share, ...] = ()
-    need: Need | None = None
+    need: ResourceNeed | None = None
 
     def is_made(self, file: str, merges: bool) -> bool:
         """Tell whether a run that merges, or does not, has this result."""

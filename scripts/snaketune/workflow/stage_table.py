@@ -7,7 +7,7 @@ data: it imports only the form of a row (``stage``), and the terminal and the re
 
 from typing import Any
 
-from snaketune.workflow.stage import Need, Scope, Share, Stage, after
+from snaketune.workflow.stage import ResourceNeed, Scope, Share, Stage, after
 
 
 def _tokenizer_parents(config: Any) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ TABLE = (
         is_timed=True,
         label="stage",
         title="Staging sources",
-        need=Need(4_000, 0, 30, 3),
+        need=ResourceNeed(4_000, 0, 30, 3),
     ),
     Stage(
         "read_records",
@@ -64,7 +64,7 @@ TABLE = (
         label="read",
         title="Reading records",
         shares=(Share("read_shard", "parts/{}.part", "read shard"),),
-        need=Need(4_000, 50, 30, 3),
+        need=ResourceNeed(4_000, 50, 30, 3),
     ),
     Stage(
         "dedupe_records",
@@ -75,7 +75,7 @@ TABLE = (
         label="dedupe",
         title="Removing duplicates",
         shares=(Share("key_shard", "keys/{}.part", "dedupe shard"), Share("sketch_shard", "sketches/{}")),
-        need=Need(8_000, 300, 30, 6),
+        need=ResourceNeed(8_000, 300, 30, 6),
     ),
     Stage(
         "split_records",
@@ -85,7 +85,7 @@ TABLE = (
         is_timed=True,
         label="split",
         title="Holding out a split",
-        need=Need(8_000, 800, 30, 10),
+        need=ResourceNeed(8_000, 800, 30, 10),
     ),
     Stage(
         "prepare_tokenizer",
@@ -124,7 +124,7 @@ TABLE = (
         label="tokenise",
         title="Tokenising",
         shares=(Share("tokenize_shard", "parts/{}.part", "tokenise shard"),),
-        need=Need(8_000, 350, 30, 8),
+        need=ResourceNeed(8_000, 350, 30, 8),
     ),
     Stage(
         "rightsize",
@@ -141,7 +141,7 @@ TABLE = (
         is_timed=True,
         label="rightsize",
         title="Choosing the maximum length",
-        need=Need(4_000, 500, 30, 1),
+        need=ResourceNeed(4_000, 500, 30, 1),
     ),
     Stage(
         "pack_rows",
@@ -151,7 +151,7 @@ TABLE = (
         is_timed=True,
         label="pack",
         title="Packing rows",
-        need=Need(4_000, 1_300, 30, 3),
+        need=ResourceNeed(4_000, 1_300, 30, 3),
     ),
     Stage("probe_run", "run", results=("probe.json",), is_long=True, label="probe", title="Measuring a short training"),
     Stage(
@@ -267,4 +267,4 @@ def stage_names(*scopes: Scope) -> tuple[str, ...]:
     return tuple(stage.name for stage in TABLE if stage.scope in scopes)
 
 
-ROWS = {stage.name: stage for stage in TABLE}
+STAGE_BY_NAME = {stage.name: stage for stage in TABLE}

@@ -17,7 +17,7 @@ from snaketune.config.resolve import ResolvedRun, all_keys
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.schema_sources import path_of
 from snaketune.core.canonical import digest_of
-from snaketune.core.training_methods import PLAIN
+from snaketune.core.training_methods import SFT_ROWS
 from snaketune.workflow.id_words import method_name, slug
 from snaketune.workflow.stage_table import TABLE, stage_names
 
@@ -53,7 +53,7 @@ LINK_BYTES = 16
 
 
 # The stages that have a slice and an id.
-STAGES = {stage.name: stage for stage in TABLE if stage.keys is not None}
+CONFIGURED_STAGES = {stage.name: stage for stage in TABLE if stage.keys is not None}
 DATA_STAGES = stage_names("data")
 
 
@@ -117,7 +117,9 @@ def _slice(same: _Same, stage: str) -> dict[str, Any]:
 @cache
 def _keys_of(stage: str) -> tuple[str, ...]:
     """Return the keys that a stage can depend on, in the order of the schema."""
-    return tuple(key for key in all_keys() if _covers(STAGES[stage].keys or (), key) and key not in OPERATIONAL)
+    return tuple(
+        key for key in all_keys() if _covers(CONFIGURED_STAGES[stage].keys or (), key) and key not in OPERATIONAL
+    )
 
 
 def _covers(keys: tuple[str, ...], key: str) -> bool:
@@ -126,7 +128,7 @@ def _covers(keys: tuple[str, ...], key: str) -> bool:
 
 def _is_usual(config: LinkedConfig, stage: str, key: str) -> bool:
     """Tell whether the data are prepared as for sft: then the method is not part of their identity."""
-    return key == "train.method" and stage in DATA_STAGES and config.train.method in PLAIN
+    return key == "train.method" and stage in DATA_STAGES and config.train.method in SFT_ROWS
 
 
 def _matters(config: LinkedConfig, key: str) -> bool:
@@ -187,9 +189,9 @@ def _matters_in_merging(method: str, key: str) -> bool:
 def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:
     """Return ``stage`` and all its upstream stages, in a fixed order."""
     found = {stage}
-    for parent in STAGES[stage].parents(config):
+    for parent in CONFIGURED_STAGES[stage].parents(config):
         found.update(lineage(config, parent))
-    return tuple(name for name in STAGES if name in found)
+    return tuple(name for name in CONFIGURED_STAGES if name in found)
 
 
 def identity(config: LinkedConfig, stage: str, size: int = 4) -> str:
@@ -220,7 +222,7 @@ def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
     return part | {"identity": identity(first, "prepare_tokenizer", LINK_BYTES)}
 
 
-def readable(config: LinkedConfig, stage: str) -> str:
+def readable_prefix(config: LinkedConfig, stage: str) -> str:
     """Return the readable beginning of an id: the name of the data, the model or the method."""
     if stage in ("prepare_tokenizer", "prepare_model"):
         return slug(PurePath(config.model.name_or_path).name)
@@ -243,7 +245,7 @@ class Variant:
 def stage_id(config: LinkedConfig, stage: str) -> str:
     """Return the readable, configuration-addressed id of ``stage``."""
     config = _owner(config, stage)
-    return f"{readable(config, stage)}-{identity(config, stage)}"
+    return f"{readable_prefix(config, stage)}-{identity(config, stage)}"
 
 
 def _owner(config: LinkedConfig, stage: str) -> LinkedConfig:
@@ -255,7 +257,7 @@ def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
     """Return every variant that the runs need, keyed by stage and id; shared ones appear once."""
     table: dict[tuple[str, str], Variant] = {}
     for run in runs:
-        ids = {stage: stage_id(run.config, stage) for stage in STAGES}
+        ids = {stage: stage_id(run.config, stage) for stage in CONFIGURED_STAGES}
         for stage, own in ids.items():
             config = _owner(run.config, stage)
             upstream = {name: ids[name] for name in lineage(config, stage)}

@@ -4,19 +4,19 @@ from pathlib import Path
 
 from snaketune.core.cached_state import say
 from snaketune.core.disk_space import LITTLE_BYTES, require_room, usual_places
-from snaketune.storage.disks import AUTO
+from snaketune.storage.disks import ANY_DISK
 from snaketune.train.checkpoints.kept_trainings import drop_kept, keep_trainings
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.adopting import adopt_outputs
 from snaketune.workflow.results.damage import heal
 from snaketune.workflow.results.leftovers import drop_shard_files, sweep
-from snaketune.workflow.results.owners import claim, name_of, owners_of
+from snaketune.workflow.results.owners import claim, name_of_owner, owners_of
 from snaketune.workflow.results.pruning import used_paths
 from snaketune.workflow.results.unrecorded import drop_stale_notes
 from snaketune.workflow.write_checks import check_clock, outside_notes, try_folder, unwritable_notes
 
 
-class Places:
+class WorkflowFolders:
     """The folders that a workflow works in.
 
     Args:
@@ -35,7 +35,7 @@ class Places:
         self._wanted, self._comparison = job_table.wanted_files(), job_table.page("compare")
         self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
         self._runs = [Path(job_table.run_path(run, "")) for run in job_table.runs]
-        scratch = None if job_table.scratch == AUTO else job_table.scratch
+        scratch = None if job_table.scratch == ANY_DISK else job_table.scratch
         folders = {"paths.results": job_table.results, "paths.scratch": scratch, "work": str(work)}
         self.notes = [
             *outside_notes(folders, Path.cwd()),
@@ -45,7 +45,7 @@ class Places:
 
     def owner(self) -> str:
         """Return the name of this project and configuration among the owners of the results."""
-        return name_of(self._work, Path.cwd(), self._config)
+        return name_of_owner(self._work, Path.cwd(), self._config)
 
     def heal(self, verify: bool) -> None:
         """Find results that changed since they were made, before the DAG is built.

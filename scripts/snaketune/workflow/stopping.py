@@ -20,9 +20,9 @@ import psutil
 from snaketune.workflow.command_line import leave
 from snaketune.workflow.snakemake_internals import Snakemake, on_graceful_exit, stop_scheduling
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Time for Snakemake to exit when no job is left; nothing of value happens in it.
-GRACE_SECONDS = 20.0
+EXIT_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 
 
@@ -41,7 +41,7 @@ def end_on_signals(snakemake: Snakemake, scripts: Path) -> None:
         on_graceful_exit(lambda scheduler, *arguments: _start(lambda: stop_scheduling(scheduler)))
         return
     ending = _Ending(snakemake, scripts)
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, ending.begin)
     on_graceful_exit(lambda scheduler, *arguments: ending.begin(*arguments))
@@ -79,7 +79,7 @@ class _Ending:
         self._snakemake.stop_scheduling()
         told: set[psutil.Process] = set()
         busy = time.monotonic()
-        while time.monotonic() - busy < GRACE_SECONDS:
+        while time.monotonic() - busy < EXIT_SECONDS:
             # In a loop, because a job may be starting at this moment; each one is signalled once.
             for job in (jobs := self._jobs()) - told:
                 with contextlib.suppress(psutil.NoSuchProcess):

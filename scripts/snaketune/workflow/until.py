@@ -11,7 +11,7 @@ from typing import NoReturn
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.snakemake_internals import Snakemake
-from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
+from snaketune.workflow.stage_table import STAGE_BY_NAME, TABLE, stage_names
 
 SHARES = {share.rule: (stage.name, share.file) for stage in TABLE for share in stage.shares}
 
@@ -34,7 +34,7 @@ def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
             found += [
                 job_table.run_path(run, file)
                 for run in job_table.runs
-                for file in ROWS[rule].results
+                for file in STAGE_BY_NAME[rule].results
                 if _is_made(rule, file, run, job_table)
             ]
         else:
@@ -57,7 +57,7 @@ def _why_not(rule: str) -> str:
 def _is_made(rule: str, file: str, run: str, job_table: JobTable) -> bool:
     if rule == "probe_run":
         return job_table.probe_file(run) is not None
-    return ROWS[rule].is_made(file, job_table.merges(run))
+    return STAGE_BY_NAME[rule].is_made(file, job_table.merges(run))
 
 
 def replace_until(snakemake: Snakemake, job_table: JobTable, stop: Callable[[ConfigError], NoReturn]) -> None:

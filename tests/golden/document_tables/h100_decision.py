@@ -3,8 +3,8 @@
 from claim import Claim, Table
 from plan_models import LLAMA_2_13B
 
-from snaketune.plan.advice.advice import Situation, advise
-from snaketune.plan.advice.strategies import Strategy, compare
+from snaketune.plan.advice.advice import PlanSituation, advise
+from snaketune.plan.advice.strategies import Strategy, compare_strategies
 from snaketune.plan.costs.budget import (
     RunInputs,
     budget_of,
@@ -15,7 +15,7 @@ from snaketune.plan.costs.budget import (
     time_reduction_of,
 )
 from snaketune.plan.costs.throughput import SLOWER
-from snaketune.plan.memory.counting import count_parameters
+from snaketune.plan.memory.counting import count_config_parameters
 from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.memory_settings import MemorySetting
 
@@ -31,8 +31,8 @@ def checkpoint_share(save_steps: int, steps: int = 28_000) -> float:
 
 def documents_d() -> Table:
     """The claims of document D."""
-    before = {row.strategy.name: row for row in compare(H100, 38, [FSDP, ZERO3])}
-    after = {row.strategy.name: row for row in compare(H100, 22, [Strategy("fsdp", 2, 2.50)])}
+    before = {row.strategy.name: row for row in compare_strategies(H100, 38, [FSDP, ZERO3])}
+    after = {row.strategy.name: row for row in compare_strategies(H100, 22, [Strategy("fsdp", 2, 2.50)])}
     parts = [(0.10, 0.20, 0.05, 0.20, 0.05), (0.15, 0.30, 0.10, 0.30, 0.10)]
     together = []
     for shares in parts:
@@ -120,8 +120,10 @@ def documents_d() -> Table:
 def documents_e() -> Table:
     """The claims of document E."""
     tokens = 10_000_000
-    method = next(one for one in advise(Situation(adapter_fits=False, quantized_fits=True)) if one.topic == "method")
-    full = count_parameters(LLAMA_2_13B).total * 16 / 1e9
+    method = next(
+        one for one in advise(PlanSituation(adapter_fits=False, quantized_fits=True)) if one.topic == "method"
+    )
+    full = count_config_parameters(LLAMA_2_13B).total * 16 / 1e9
     planned = memory_plan(LLAMA_2_13B, MemorySetting(512, adapter=None, weight_dtype="float32"))
     state = planned.weights + planned.gradients + planned.optimizer
     return Table(

@@ -15,9 +15,9 @@ def rendered() -> bytes:
     from report_case import fact_paths
 
     from snaketune.report.report_facts import load_facts
-    from snaketune.report.run.page import render
+    from snaketune.report.run.page import render_run
 
-    return render(load_facts(fact_paths())).encode()
+    return render_run(load_facts(fact_paths())).encode()
 
 
 def test_report_is_byte_identical_to_the_golden_page():

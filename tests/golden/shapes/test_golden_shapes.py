@@ -21,7 +21,7 @@ from snaketune.core.errors import ConfigError, DataError  # noqa: E402
 from snaketune.data.records.accounting import summary_of  # noqa: E402
 from snaketune.data.records.reading import read_records  # noqa: E402
 from snaketune.data.records.reading_policy import ReadingPolicy  # noqa: E402
-from snaketune.storage.staging import Source  # noqa: E402
+from snaketune.storage.copy_targets import NamedSource  # noqa: E402
 
 CASES = sorted(path.name for path in (HERE / "cases").iterdir())
 LINE = re.compile(r"data\.(columns|ignore|roles|strip): (\{[^{}]*\}|\[(?:\"[^\"]*\"|[^\[\]\"])*\])")
@@ -40,7 +40,7 @@ NAMED = {
 def outcome(name, **policy):
     """Read a case and return its records and account, or the sentence of the refusal."""
     path = HERE / "cases" / name
-    source = Source(name, path.stat().st_size, file_digest(path))
+    source = NamedSource(name, path.stat().st_size, file_digest(path))
     with TemporaryDirectory() as folder:
         files = [Path(folder) / part for part in ("records", "quarantine", "kept")]
         with open(files[0], "wb") as records, open(files[1], "wb") as quarantine:

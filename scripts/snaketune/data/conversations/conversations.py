@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from snaketune.data.conversations.role_names import (
-    CALLS,
+    CALL_ROLES,
     CONTENT_KEYS,
     LOSS_KEYS,
     OFFERED_KEYS,
@@ -33,10 +33,10 @@ from snaketune.data.conversations.tool_use import (
     written_calls,
 )
 from snaketune.data.records.fields import OTHER_MODALITY, refuse_value
-from snaketune.data.records.parsing import KINDS
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.parsing import JSON_TYPES
+from snaketune.data.records.quarantine import RefusedLine
 
-Turn = dict[str, Any]
+ReadTurn = dict[str, Any]
 Note = Callable[[str, Any], None]
 
 WHEN_EMPTY = {"user": "empty_prompt", "assistant": "empty_completion"}
@@ -64,7 +64,7 @@ class TurnReader:
         self._roles, self._kept, self._note = roles or {}, kept, note
         self._is_plain = not any(name in SPEAKERS for name in self._roles)
 
-    def conversation(self, turns: Any, record: dict[str, Any], column: str) -> list[Turn]:
+    def conversation(self, turns: Any, record: dict[str, Any], column: str) -> list[ReadTurn]:
         """Return the turns in a column of ``record``, which must be a whole conversation that ends in an answer.
 
         Raises:
@@ -74,7 +74,7 @@ class TurnReader:
         check_order(messages, column)
         return messages
 
-    def read_turns(self, turns: Any, record: dict[str, Any], column: str) -> list[Turn]:
+    def read_turns(self, turns: Any, record: dict[str, Any], column: str) -> list[ReadTurn]:
         """Return the turns in a column of ``record``, each checked by itself.
 
         Raises:
@@ -84,7 +84,7 @@ class TurnReader:
             raise refuse_value(record, column, "a list of messages")
         if turns and type(turns[0]) is str and len(turns) > 1 and all(type(turn) is str for turn in turns):
             turns = alternating(turns)
-        messages: list[Turn] = []
+        messages: list[ReadTurn] = []
         is_plain = self._is_plain
         for turn in turns:
             if type(turn) is dict and len(turn) == 2 and is_plain:
@@ -98,16 +98,18 @@ class TurnReader:
                 messages.append(self._checked(turn, f"{column}[{len(messages)}]", column))
         return messages
 
-    def _checked(self, turn: Any, place: str, column: str) -> Turn:
+    def _checked(self, turn: Any, place: str, column: str) -> ReadTurn:
         if type(turn) is not dict:
-            raise Refusal("wrong_type", f"{place} is {KINDS[type(turn)]}, it must be an object with role and content")
+            raise RefusedLine(
+                "wrong_type", f"{place} is {JSON_TYPES[type(turn)]}, it must be an object with role and content"
+            )
         name_key, content_key = key_among(turn, ROLE_KEYS), key_among(turn, CONTENT_KEYS)
         used = {name_key, content_key}
         name = turn.get(name_key)
         if type(name) is not str:
             raise refuse_value(turn, name_key, "text", place)
         role, calls = self._role_and_calls(turn, name, content_key, place, used)
-        is_call = name.lower() in CALLS and usual_role(name, self._roles) is None
+        is_call = name.lower() in CALL_ROLES and usual_role(name, self._roles) is None
         called: list[dict[str, Any]] = []
         content, thought = (
             (None, "") if is_call else self._content(turn, content_key, place, column, bool(calls), called)
@@ -115,8 +117,8 @@ class TurnReader:
         if called:
             calls, content = with_parts_called(calls, called, role, place), content or None
         if role in WHEN_EMPTY and not calls and (not content or content.isspace()):
-            raise Refusal(WHEN_EMPTY[role], f"{place} ({role}) has no text")
-        made: Turn = {"role": role, "content": content}
+            raise RefusedLine(WHEN_EMPTY[role], f"{place} ({role}) has no text")
+        made: ReadTurn = {"role": role, "content": content}
         if role == "assistant" and (reasoning := _reasoning(turn, thought, place, used)):
             made["reasoning_content"] = reasoning
         if calls:
@@ -129,23 +131,23 @@ class TurnReader:
         return made
 
     def _role_and_calls(
-        self, turn: Turn, name: str, content_key: str, place: str, used: set[str]
+        self, turn: ReadTurn, name: str, content_key: str, place: str, used: set[str]
     ) -> tuple[str, list[dict[str, Any]] | None]:
         """Return the role of a turn and its calls, in any of the three notations."""
         role = usual_role(name, self._roles)
-        if name.lower() in CALLS and role is None:
+        if name.lower() in CALL_ROLES and role is None:
             value = turn.get(content_key)
             if type(value) is not str:
                 raise refuse_value(turn, content_key, "text", place)
             return "assistant", called_function(value, place)
         if role is None:
-            raise Refusal("bad_role", f"{place} has the role {name[:40]!r}, known roles are {', '.join(ROLES)}")
+            raise RefusedLine("bad_role", f"{place} has the role {name[:40]!r}, known roles are {', '.join(ROLES)}")
         calls, legacy = turn.get("tool_calls"), turn.get("function_call")
         used.update(key for key in ("tool_calls", "function_call") if key in turn)
         if calls and legacy:
-            raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and 'function_call': keep one of them")
+            raise RefusedLine("bad_tool_call", f"{place} has both 'tool_calls' and 'function_call': keep one of them")
         if (calls or legacy) and role != "assistant":
-            raise Refusal("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
+            raise RefusedLine("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
         if legacy:
             calls = [{"type": "function", "function": legacy}]
         if type(calls) is str and calls.strip():
@@ -153,7 +155,7 @@ class TurnReader:
         return role, calls_of(calls, place) if calls else None
 
     def _content(
-        self, turn: Turn, key: str, place: str, column: str, optional: bool, called: list[dict[str, Any]]
+        self, turn: ReadTurn, key: str, place: str, column: str, optional: bool, called: list[dict[str, Any]]
     ) -> tuple[str | None, str]:
         """Return the text of a turn and the reasoning among its parts, each joined; append calls to ``called``."""
         content = turn.get(key)
@@ -166,7 +168,7 @@ class TurnReader:
         texts: list[str] = []
         thoughts: list[str] = []
         for index, part in enumerate(content):
-            if type(part) is dict and part.get("type") in CALLS:
+            if type(part) is dict and part.get("type") in CALL_ROLES:
                 called += self._called(part, f"{place}: {key}[{index}]", f"{column}[].{key}[]")
                 continue
             is_thought = type(part) is dict and part.get("type") in THOUGHT_PARTS
@@ -176,9 +178,9 @@ class TurnReader:
 
     def _called(self, part: dict[str, Any], place: str, path: str) -> list[dict[str, Any]]:
         """Return the calls of a part that is a call, as JSON text or an object."""
-        key = next((key for key in (*PART_KEYS, *CALLS) if type(part.get(key)) in (str, dict, list)), None)
+        key = next((key for key in (*PART_KEYS, *CALL_ROLES) if type(part.get(key)) in (str, dict, list)), None)
         if key is None:
-            raise Refusal("bad_tool_call", f"{place} is an empty call")
+            raise RefusedLine("bad_tool_call", f"{place} is an empty call")
         for other in part.keys() - {"type", key}:
             self._note(f"{path}.{other}", part[other])
         value = part[key]
@@ -196,11 +198,11 @@ class TurnReader:
                 found: str = part[keys[0]]
                 return found
         if modality := modality_of(part):
-            raise Refusal(OTHER_MODALITY, f"{place} is {modality}, which a text model cannot process")
-        shown = repr(str(kind)[:40]) if type(part) is dict else KINDS[type(part)]
-        raise Refusal("content_not_text", f"{place} is {shown}, not text: only text can be trained on")
+            raise RefusedLine(OTHER_MODALITY, f"{place} is {modality}, which a text model cannot process")
+        shown = repr(str(kind)[:40]) if type(part) is dict else JSON_TYPES[type(part)]
+        raise RefusedLine("content_not_text", f"{place} is {shown}, not text: only text can be trained on")
 
-    def _add_names(self, turn: Turn, made: Turn, place: str, used: set[str]) -> None:
+    def _add_names(self, turn: ReadTurn, made: ReadTurn, place: str, used: set[str]) -> None:
         wanted = ("tool_call_id", "name", *self._kept) if made["role"] == "tool" else self._kept
         for key in wanted:
             if key in turn:
@@ -210,13 +212,13 @@ class TurnReader:
                     raise refuse_value(turn, key, "text", place)
                 made[key] = turn[key]
 
-    def _note_rest(self, turn: Turn, used: set[str], role: str, column: str) -> None:
+    def _note_rest(self, turn: ReadTurn, used: set[str], role: str, column: str) -> None:
         for key, value in turn.items():
             if key not in used and not (key in OFFERED_KEYS and role == "system"):
                 self._note(f"{column}[].{key}", value)
 
 
-def key_among(turn: Turn, keys: tuple[str, ...]) -> str:
+def key_among(turn: ReadTurn, keys: tuple[str, ...]) -> str:
     """Return which of the keys a turn has, or the first key if it has none."""
     for key in keys:
         if key in turn:
@@ -232,7 +234,7 @@ def offered_in(turns: Any) -> Any:
     return next((first[key] for key in OFFERED_KEYS if first.get(key)), None)
 
 
-def _reasoning(turn: Turn, thought: str, place: str, used: set[str]) -> str | None:
+def _reasoning(turn: ReadTurn, thought: str, place: str, used: set[str]) -> str | None:
     found = {key: turn[key] for key in REASONING_KEYS if turn.get(key) is not None}
     used.update(key for key in REASONING_KEYS if key in turn)
     for key in found:
@@ -241,11 +243,11 @@ def _reasoning(turn: Turn, thought: str, place: str, used: set[str]) -> str | No
     texts = {text for text in (*found.values(), thought) if text}
     if len(texts) > 1:
         where = " and ".join(repr(key) for key in found)
-        raise Refusal("two_reasonings", f"{place} has different texts in {where or 'its parts'}: keep one of them")
+        raise RefusedLine("two_reasonings", f"{place} has different texts in {where or 'its parts'}: keep one of them")
     return texts.pop() if texts else None
 
 
-def _weight(turn: Turn, role: str, place: str, used: set[str]) -> int | None:
+def _weight(turn: ReadTurn, role: str, place: str, used: set[str]) -> int | None:
     """Return 0 or 1 if a turn says whether it is trained, under any known key; only answers can be trained."""
     found: dict[str, int] = {}
     for key in LOSS_KEYS:
@@ -256,16 +258,16 @@ def _weight(turn: Turn, role: str, place: str, used: set[str]) -> int | None:
             used.add(key)
             continue
         if type(value) not in (int, float, bool) or value not in (0, 1):
-            raise Refusal("bad_weight", f"{place}: {key!r} is {str(value)[:40]}, it must be 0 (not trained) or 1")
+            raise RefusedLine("bad_weight", f"{place}: {key!r} is {str(value)[:40]}, it must be 0 (not trained) or 1")
         if value == 0 or role == "assistant":
             used.add(key)
             found[key] = int(value)
     if len(set(found.values())) > 1:
-        raise Refusal("bad_weight", f"{place}: {' and '.join(map(repr, found))} contradict each other")
+        raise RefusedLine("bad_weight", f"{place}: {' and '.join(map(repr, found))} contradict each other")
     return next(iter(found.values()), None)
 
 
-def check_order(messages: list[Turn], place: str) -> None:
+def check_order(messages: list[ReadTurn], place: str) -> None:
     """Refuse conversations that are not system (at most once), user, ..., assistant.
 
     Raises:
@@ -275,7 +277,7 @@ def check_order(messages: list[Turn], place: str) -> None:
     if roles == SPEAKERS:  # a question and its answer, as most are
         return
     if wrong := _wrong_order(roles):
-        raise Refusal(*wrong)
+        raise RefusedLine(*wrong)
     if "tool" in roles:
         check_results(messages, place)
 

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 from snaketune.data.conversations.role_names import usual_role
 
-Found = list[tuple[str, str]]
+MarkedTurns = list[tuple[str, str]]
 
 # Text allowed around a conversation.
-START = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*")
+TEXT_START = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*")
 END = re.compile(r"\s*+(?:(?:</s>|<eos>|<\|end_of_text\|>|<\|endoftext\|>)\s*+)?")
 
 
@@ -162,10 +162,10 @@ MARKS_BESIDE = (
 )
 
 
-def turns_in(text: str, name: str) -> Found | None:
+def turns_in(text: str, name: str) -> MarkedTurns | None:
     """Return the turns, as (role, content), of a text in the markup ``name``; None if the text is not only turns."""
     turn, at = MARKUPS[name].turn, _start(text, name)
-    found: Found = []
+    found: MarkedTurns = []
     while match := turn.match(text, at):
         if match.end() == at:
             break
@@ -180,11 +180,11 @@ def turns_in(text: str, name: str) -> Found | None:
 def _start(text: str, name: str) -> int:
     if not MARKUPS[name].is_control:  # these turns begin with the line ends
         return 0
-    match = START.match(text)
+    match = TEXT_START.match(text)
     return match.end() if match and not text.startswith("<s>[INST]") else 0
 
 
-def _of_match(match: re.Match[str], strips: bool) -> Found:
+def _of_match(match: re.Match[str], strips: bool) -> MarkedTurns:
     groups = {key: (text or "").rstrip() if strips else text or "" for key, text in match.groupdict().items()}
     if "answer" not in groups:
         return [(usual_role(groups["role"].strip("<>"), {}) or "", groups["content"])]

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from snaketune.data.formats.columns import NAMES, plain
+from snaketune.data.formats.columns import COLUMN_NAMES, plain_name
 from snaketune.data.formats.first_records import has_roles, is_turns
 from snaketune.data.records.parsing import refuse_any_repeated
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import ReadingPolicy
 
 Json = dict[str, Any]
@@ -28,12 +28,12 @@ def packed_columns(records: Sequence[Json], policy: ReadingPolicy) -> tuple[str,
         name
         for name in names
         if name not in taken
-        and plain(name) not in NAMES["completion"]
+        and plain_name(name) not in COLUMN_NAMES["completion"]
         and _are_packed([record[name] for record in records if record.get(name)], policy.roles)
     )
 
 
-def unpacked(record: Json, names: Iterable[str]) -> Json:
+def unpacked_columns(record: Json, names: Iterable[str]) -> Json:
     """Return a record with the conversations of some columns as lists.
 
     Raises:
@@ -53,7 +53,7 @@ def _read(record: Mapping[str, Any], name: str) -> Any:
     text = record[name]
     found = _parsed(text)
     if not has_roles(found):
-        raise Refusal("not_packed", f"{name!r} is text but not a list of messages, unlike in other records")
+        raise RefusedLine("not_packed", f"{name!r} is text but not a list of messages, unlike in other records")
     refuse_any_repeated(orjson.dumps(found).decode() if text.lstrip()[2:3] == "'" else text, repr(name))
     return found
 

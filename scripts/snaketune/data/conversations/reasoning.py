@@ -8,10 +8,10 @@ from snaketune.core.errors import DataError
 
 Message = dict[str, Any]
 
-AUTO, TRAIN, DROP = "auto", "train", "drop"
+AS_TEMPLATE, TRAIN_REASONING, DROP_REASONING = "auto", "train", "drop"
 # Names of reasoning in transformers; most templates read the first one, that of gpt-oss the second.
 FIELDS = ("reasoning_content", "thinking", "reasoning")
-MARKS = (
+REASONING_MARKS = (
     ("<think>", "</think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("[THINK]", "[/THINK]"),
@@ -24,8 +24,8 @@ MARKS = (
 )
 # The beginning of gpt-oss's answer to the user; its reasoning is in other channels before it.
 FINAL = "<|channel|>final<|message|>"
-_TELLING = (FINAL, *(mark for pair in MARKS for mark in pair))
-_CLOSING = tuple(closing for _, closing in MARKS)
+_TELLING = (FINAL, *(mark for pair in REASONING_MARKS for mark in pair))
+_CLOSING = tuple(closing for _, closing in REASONING_MARKS)
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 # First characters of contents that may begin with marked reasoning.
 BEFORE_MARKS = frozenset("<[ \t\r\n")
@@ -50,14 +50,14 @@ def split_content(content: Any) -> tuple[str, str]:
         return "", ""
     if content.lstrip()[:1] not in ("<", "["):
         return "", content
-    for opening, closing in MARKS:
+    for opening, closing in REASONING_MARKS:
         if content.lstrip().startswith(opening) and closing in content:
             inside, _, rest = content.lstrip()[len(opening) :].partition(closing)
             return inside.strip("\n"), rest.lstrip("\n")
     return "", content
 
 
-def for_template(messages: list[Message], source: str, setting: str) -> list[Message]:
+def reasoning_for_template(messages: list[Message], source: str, setting: str) -> list[Message]:
     """Return messages with reasoning where the template in ``source`` reads it, or without reasoning.
 
     As in transformers reasoning stands under all its names. A content that begins with marked reasoning is split where
@@ -69,7 +69,7 @@ def for_template(messages: list[Message], source: str, setting: str) -> list[Mes
         return messages
     code = _COMMENT.sub("", source)
     reads = bool(_READS.search(code))
-    known = frozenset(closing for _, closing in MARKS if closing in code) if reads else frozenset(_CLOSING)
+    known = frozenset(closing for _, closing in REASONING_MARKS if closing in code) if reads else frozenset(_CLOSING)
     return [_placed(message, known, setting) if message["role"] == "assistant" else message for message in messages]
 
 
@@ -78,9 +78,9 @@ def _placed(message: Message, known: Collection[str], setting: str) -> Message:
     rest = {key: value for key, value in message.items() if key not in FIELDS}
     reasoning, (marked, content) = reasoning_of(message), split_content(message.get("content"))
     splits = bool(marked) and not any(closing in message["content"] for closing in known)
-    if marked and (splits or setting == DROP):
+    if marked and (splits or setting == DROP_REASONING):
         rest["content"] = content
-    if setting == DROP or not reasoning or (marked and not splits):
+    if setting == DROP_REASONING or not reasoning or (marked and not splits):
         return rest
     return {**rest, "reasoning_content": reasoning, "thinking": reasoning}
 
@@ -89,13 +89,13 @@ def after_thoughts(answer: str) -> str:
     """Return the text after the reasoning of a generated answer, or the whole answer if no reasoning is closed."""
     if FINAL in answer:
         return answer.rpartition(FINAL)[2]
-    for _, closing in MARKS:
+    for _, closing in REASONING_MARKS:
         if closing in answer:
             return answer.rpartition(closing)[2].lstrip("\n")
     return answer
 
 
-def readable(written: str, special: Iterable[str]) -> str | None:
+def readable_answer(written: str, special: Iterable[str]) -> str | None:
     """Return a generated answer without special tokens except those that delimit its reasoning.
 
     Args:
@@ -114,9 +114,9 @@ def readable(written: str, special: Iterable[str]) -> str | None:
     return written.removeprefix(FINAL)
 
 
-def opened(prompt: str) -> str:
+def opened_reasoning(prompt: str) -> str:
     """Return the marks at the end of a generation prompt that open reasoning, or open and close it, or ''."""
-    for opening, closing in MARKS:
+    for opening, closing in REASONING_MARKS:
         pattern = rf"(?:{re.escape(opening)}\s*(?:{re.escape(closing)}\s*)?|{re.escape(closing)}\s*)\Z"
         if found := re.search(pattern, prompt):
             return found.group()
@@ -127,14 +127,14 @@ def behind(mark: str, answer: str, reasoning: str) -> str:
     """Return what the model has to generate after a prompt that ends with ``mark``.
 
     Args:
-        mark: what :func:`opened` returned.
+        mark: what :func:`opened_reasoning` returned.
         answer: what the template writes after its header, perhaps with reasoning in marks of its own.
         reasoning: that of the record, '' where there is none.
 
     Raises:
         DataError: if the prompt closes the reasoning that the record has.
     """
-    opening, closing = next(pair for pair in MARKS if any(part in mark for part in pair))
+    opening, closing = next(pair for pair in REASONING_MARKS if any(part in mark for part in pair))
     found = re.match(rf"\s*(?:{re.escape(opening)})?(.*?){re.escape(closing)}", answer, re.DOTALL)
     written, rest = (found[1], answer[found.end() :]) if found else ("", answer)
     thought = written.strip() or reasoning.strip("\n")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.data.formats.columns import MODALITIES, plain
+from snaketune.data.formats.columns import MODALITIES, plain_name
 
 ROLES = ("system", "user", "assistant", "tool")
 # The usual names of roles, in lower case; `data.roles` adds others.
@@ -19,7 +19,7 @@ USUAL_ROLES: dict[str, str] = {
 # Roles that an answer follows: a list that ends in one has its answer in another column.
 SPEAKING = frozenset(name for name, role in USUAL_ROLES.items() if role != "assistant")
 # A turn with one of these roles is a call as JSON text.
-CALLS = ("function_call", "tool_call")
+CALL_ROLES = ("function_call", "tool_call")
 ROLE_KEYS = ("role", "from", "speaker", "sender")
 CONTENT_KEYS = ("content", "value", "text", "utterance", "parts")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -28,7 +28,7 @@ OFFERED_KEYS = ("tools", "functions")
 PART_KEYS = ("text", "value", "content")
 THOUGHT_PARTS = ("thinking", "reasoning")
 # Sides of a turn that holds a question with its answer.
-SIDES = {"input": "user", "output": "assistant", "question": "user", "answer": "assistant", "moss": "assistant"}
+ROLE_OF_SIDE = {"input": "user", "output": "assistant", "question": "user", "answer": "assistant", "moss": "assistant"}
 # Every meaningful key of a turn; a line with one of them twice in an object is refused.
 TURN_KEYS = (
     *(*ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *LOSS_KEYS, *OFFERED_KEYS),
@@ -43,7 +43,7 @@ def usual_role(name: str, roles: dict[str, str]) -> str | None:
 
 def side_of(key: str, roles: dict[str, str]) -> str | None:
     """Return the role of the text under ``key`` in a turn without a role."""
-    return usual_role(key, roles) or SIDES.get(plain(key))
+    return usual_role(key, roles) or ROLE_OF_SIDE.get(plain_name(key))
 
 
 def apart(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] | None:

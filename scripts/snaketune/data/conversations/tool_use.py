@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from snaketune.data.records.parsing import KINDS, refuse_any_repeated, refuse_changed_in_text
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.parsing import JSON_TYPES, refuse_any_repeated, refuse_changed_in_text
+from snaketune.data.records.quarantine import RefusedLine
 
 # From 2**53 on not every integer is a double, and the parser reads integers beyond 64 bits as doubles.
 LARGEST_EXACT = float(1 << 53)
@@ -27,7 +27,9 @@ def calls_of(calls: Any, place: str) -> list[dict[str, Any]]:
         Refusal: with the reason ``bad_tool_call``, ``inexact_number`` or ``too_deep``.
     """
     if type(calls) is not list:
-        raise Refusal("bad_tool_call", f"{place}: 'tool_calls' is {KINDS[type(calls)]}, it must be a list of calls")
+        raise RefusedLine(
+            "bad_tool_call", f"{place}: 'tool_calls' is {JSON_TYPES[type(calls)]}, it must be a list of calls"
+        )
     for index, call in enumerate(calls):
         _check_call(call, f"{place}: tool_calls[{index}]")
     _check_written(calls, place)
@@ -37,17 +39,19 @@ def calls_of(calls: Any, place: str) -> list[dict[str, Any]]:
 def _check_call(call: Any, place: str) -> None:
     function = call.get("function", call) if type(call) is dict else None
     if function is not None and type(call.get("id", "")) is not str:
-        raise Refusal("bad_tool_call", f"{place} has an id that is {KINDS[type(call['id'])]}, not text")
+        raise RefusedLine("bad_tool_call", f"{place} has an id that is {JSON_TYPES[type(call['id'])]}, not text")
     if type(function) is not dict or type(function.get("name")) is not str or not function["name"]:
-        raise Refusal("bad_tool_call", f"{place} names no function")
+        raise RefusedLine("bad_tool_call", f"{place} names no function")
     arguments = function.get("arguments")
     if type(arguments) is str:
         try:
             arguments = _read(arguments, f"{place}: the arguments")
         except orjson.JSONDecodeError as error:
-            raise Refusal("bad_tool_call", f"{place} has arguments that are not JSON ({error.msg})") from None
+            raise RefusedLine("bad_tool_call", f"{place} has arguments that are not JSON ({error.msg})") from None
     if type(arguments) is not dict:
-        raise Refusal("bad_tool_call", f"{place} has arguments that are {KINDS[type(arguments)]}, not an object")
+        raise RefusedLine(
+            "bad_tool_call", f"{place} has arguments that are {JSON_TYPES[type(arguments)]}, not an object"
+        )
 
 
 def bare_calls(calls: list[dict[str, Any]], note: Callable[[str, Any], None], path: str) -> list[dict[str, Any]]:
@@ -98,9 +102,9 @@ def with_parts_called(
         Refusal: with the reason ``bad_tool_call``.
     """
     if role != "assistant":
-        raise Refusal("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
+        raise RefusedLine("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
     if calls:
-        raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and calls among its parts: keep one of them")
+        raise RefusedLine("bad_tool_call", f"{place} has both 'tool_calls' and calls among its parts: keep one of them")
     return called
 
 
@@ -113,7 +117,7 @@ def called_function(value: str, place: str) -> list[dict[str, Any]]:
     try:
         written = _read(value, f"{place}: the call")
     except orjson.JSONDecodeError as error:
-        raise Refusal("bad_tool_call", f"{place} is a call that is not JSON ({error.msg})") from None
+        raise RefusedLine("bad_tool_call", f"{place} is a call that is not JSON ({error.msg})") from None
     return written_calls(written, place)
 
 
@@ -125,7 +129,7 @@ def written_calls(written: Any, place: str) -> list[dict[str, Any]]:
     """
     functions = written if type(written) is list else [written]
     if not functions:
-        raise Refusal("bad_tool_call", f"{place} is an empty call")
+        raise RefusedLine("bad_tool_call", f"{place} is an empty call")
     is_whole = [type(function) is dict and type(function.get("function")) is dict for function in functions]
     calls = [
         function if whole else {"type": "function", "function": function}
@@ -145,14 +149,14 @@ def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
     try:
         tools = _read(value, repr(name)) if type(value) is str else value
     except orjson.JSONDecodeError as error:
-        raise Refusal("bad_tools", f"{name!r} is text that is not JSON ({error.msg})") from None
+        raise RefusedLine("bad_tools", f"{name!r} is text that is not JSON ({error.msg})") from None
     if type(tools) is not list or any(type(tool) is not dict for tool in tools):
-        raise Refusal("bad_tools", f"{name!r} is not a list of objects")
+        raise RefusedLine("bad_tools", f"{name!r} is not a list of objects")
     _check_written(tools, name)
     return tools or None
 
 
-def for_template(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def calls_for_template(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages in the form that transformers passes to chat templates.
 
     Arguments of calls become objects: OpenAI's JSON text would be quoted a second time by templates that use tojson.
@@ -194,10 +198,10 @@ def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
         elif message["role"] != "tool":
             ids = None
         elif ids is None:
-            raise Refusal("tool_without_call", f"{place}[{index}] is a tool result without a preceding call")
+            raise RefusedLine("tool_without_call", f"{place}[{index}] is a tool result without a preceding call")
         elif ids and message.get("tool_call_id", next(iter(ids))) not in ids:
             called = message["tool_call_id"][:40]
-            raise Refusal("tool_without_call", f"{place}[{index}] answers the call {called!r}, which was not made")
+            raise RefusedLine("tool_without_call", f"{place}[{index}] answers the call {called!r}, which was not made")
 
 
 def _read(text: str, place: str) -> Any:
@@ -215,7 +219,7 @@ def _check_written(value: Any, place: str) -> None:
     for level in _levels(value, place):
         for number in level:
             if type(number) is float and abs(number) >= LARGEST_EXACT:
-                raise Refusal(
+                raise RefusedLine(
                     "inexact_number", f"{place} holds {number:g}, more digits than can be kept: write it as a string"
                 )
 
@@ -225,7 +229,7 @@ def _levels(value: Any, place: str) -> Iterator[list[Any]]:
     while level:
         depth += 1
         if depth > DEEPEST:
-            raise Refusal("too_deep", f"{place} is nested more than {DEEPEST} levels deep")
+            raise RefusedLine("too_deep", f"{place} is nested more than {DEEPEST} levels deep")
         yield level
         level = [inner for outer in level for inner in _inside(outer)]
 

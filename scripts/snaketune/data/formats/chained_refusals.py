@@ -10,7 +10,7 @@ from snaketune.data.records.reading_policy import ReadingPolicy
 
 Error = TypeVar("Error", bound=SnaketuneError)
 # Lines are only added: a source needs at most one per key, and a few more that name one column after another.
-MOST_STEPS = 5
+MOST_CURES = 5
 
 
 def cured(error: Error, **cure: Any) -> Error:
@@ -38,7 +38,7 @@ def tell_all(policy: ReadingPolicy, decide: Callable[[ReadingPolicy], Any], erro
     """
     reached = policy
     last: SnaketuneError = error
-    for _ in range(MOST_STEPS):
+    for _ in range(MOST_CURES):
         if not last.cure:
             return error
         reached = with_cure(reached, last.cure)

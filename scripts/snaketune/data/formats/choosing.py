@@ -6,23 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.data.conversations.packed_text import packed_columns, unpacked
+from snaketune.data.conversations.packed_text import packed_columns, unpacked_columns
 from snaketune.data.formats.chained_refusals import tell_all
-from snaketune.data.formats.columns import MODALITIES, NAMES, plain
+from snaketune.data.formats.columns import COLUMN_NAMES, MODALITIES, plain_name
 from snaketune.data.formats.doubts import check_marks, check_refused, check_verdicts, judged_columns
-from snaketune.data.formats.first_records import Sample
-from snaketune.data.formats.format_candidates import Candidate, candidate, named_fields
+from snaketune.data.formats.first_records import RecordSample
+from snaketune.data.formats.format_candidates import FormatCandidate, candidate, named_fields
 from snaketune.data.formats.formats import default_reading, evidence_of, kind_of, kinds_for
 from snaketune.data.formats.labelled_answers import with_label
 from snaketune.data.formats.refusals import doubtful, no_pairs, no_reading, one_message_a_line
-from snaketune.data.formats.unused_fields import CHOSEN, IGNORED, leftovers
+from snaketune.data.formats.unused_fields import CHOSEN, IS_IGNORED, leftovers
 from snaketune.data.records.conversion import RecordConverter
 from snaketune.data.records.field_paths import column_of, value_at
-from snaketune.data.records.quarantine import Refusal
-from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+from snaketune.data.records.quarantine import RefusedLine
+from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 
 Json = dict[str, Any]
-Tried = tuple[list[Json | None], list[Refusal | None], RecordConverter]
+Tried = tuple[list[Json | None], list[RefusedLine | None], RecordConverter]
 # Fields that the configuration must name for all other columns to be ignored without a question.
 DECIDING = {
     "messages": ({"messages"},),
@@ -32,7 +32,7 @@ DECIDING = {
 }
 
 
-def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
+def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> SourceReading:
     """Return the reading of a source.
 
     Args:
@@ -50,13 +50,13 @@ def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: Re
         raise tell_all(policy, lambda other: _decide(path, records, places, other), error) from None
 
 
-def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
+def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> SourceReading:
     wanted = None if policy.format == "auto" else policy.format
     if not records and wanted:
         return default_reading(wanted, policy)
     packed = packed_columns(records, policy)
     read, lines = _unpacked(records, places, packed) if packed else (records, places)
-    sample = Sample.of(path, read, lines, policy)
+    sample = RecordSample.of(path, read, lines, policy)
     named = named_fields(sample)
     if not named and not wanted and not sample.turn_columns() and (error := one_message_a_line(sample)):
         raise error
@@ -77,7 +77,7 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
     if not is_decided and (left.lost or any((found.others or {}).values())):
         raise doubtful(sample, found, left, seen)
     check_marks(sample, made)
-    known = dict.fromkeys(policy.ignore, IGNORED) | dict(left.known) | dict.fromkeys(left.lost, CHOSEN)
+    known = dict.fromkeys(policy.ignore, IS_IGNORED) | dict(left.known) | dict.fromkeys(left.lost, CHOSEN)
     return replace(reading, known=tuple(sorted(known.items())), is_decided=is_decided)
 
 
@@ -85,31 +85,31 @@ def _unpacked(records: Sequence[Json], places: Sequence[int], packed: tuple[str,
     """Return the records whose packed conversations can be parsed, and their places."""
     found: list[tuple[Json, int]] = []
     for record, place in zip(records, places, strict=True):
-        with suppress(Refusal):  # met again, and set aside with its reason, when the whole source is read
-            found.append((unpacked(record, packed), place))
+        with suppress(RefusedLine):  # met again, and set aside with its reason, when the whole source is read
+            found.append((unpacked_columns(record, packed), place))
     return [record for record, _ in found], [place for _, place in found]
 
 
-def _with_packed(reading: Reading, packed: tuple[str, ...]) -> Reading:
+def _with_packed(reading: SourceReading, packed: tuple[str, ...]) -> SourceReading:
     if not packed:
         return reading
     return replace(reading, packed=packed, evidence=f"{reading.evidence} ({', '.join(packed)} read from text)")
 
 
-def _worse(reading: Reading, pairs: bool) -> str | None:
+def _worse(reading: SourceReading, pairs: bool) -> str | None:
     """Return the column of rejected answers if the method does not use them."""
     if reading.ranking and reading.ranking.text is None:
         return None if pairs else f"{reading.field('completion')}[1]"
     return None if pairs else reading.field("rejected")
 
 
-def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
+def _reading(sample: RecordSample, found: FormatCandidate, wanted: str | None) -> SourceReading:
     fields = {name: path for name, path in found.fields.items() if path}
     for name in sample.columns:
-        if plain(name) in MODALITIES and name not in fields.values():
+        if plain_name(name) in MODALITIES and name not in fields.values():
             fields.setdefault("modality", name)
     judged = tuple(name for name in (*judged_columns(sample, fields.values()), fields.get("keep")) if name)
-    return Reading(
+    return SourceReading(
         wanted or _format_of(sample, found),
         tuple(fields.items()),
         found.rendered,
@@ -123,17 +123,17 @@ def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
     )
 
 
-def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def _no_context(sample: RecordSample, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the columns named like a context whose values are something else, such as lists of objects."""
     used = fields.values()
     return tuple(
         (name, "")
         for name in sample.columns
-        if plain(name) in NAMES["input"] and name not in used and sample.is_filled(name)
+        if plain_name(name) in COLUMN_NAMES["input"] and name not in used and sample.is_filled(name)
     )
 
 
-def _rule(found: Candidate) -> str:
+def _rule(found: FormatCandidate) -> str:
     """Return the part of the evidence about lists of answers and conversations written as one text."""
     if found.calls:
         return " (answers that are calls become tool calls)"
@@ -145,29 +145,29 @@ def _rule(found: Candidate) -> str:
     return f" (the answer with the {first} {found.ranking.score} is the best one)"
 
 
-def _format_of(sample: Sample, found: Candidate) -> str:
+def _format_of(sample: RecordSample, found: FormatCandidate) -> str:
     if found.kind == "messages":
         path = found.fields["messages"]
         turns = [value_at(record, path) for record in sample.records]
         is_share = any(
             type(value) is list and any("from" in turn for turn in value if type(turn) is dict) for value in turns
         )
-        return "sharegpt" if is_share or plain(path) == "conversations" else "messages"
+        return "sharegpt" if is_share or plain_name(path) == "conversations" else "messages"
     if found.kind == "pair":
-        return "instruction" if plain(column_of(found.fields["prompt"])) == "instruction" else "prompt_completion"
+        return "instruction" if plain_name(column_of(found.fields["prompt"])) == "instruction" else "prompt_completion"
     return found.kind
 
 
-def _tried(sample: Sample, reading: Reading) -> Tried:
+def _tried(sample: RecordSample, reading: SourceReading) -> Tried:
     """Convert the sample with the decided reading, to find records that fail."""
     converter = RecordConverter(reading, sample.policy)
     made: list[Json | None] = []
-    refused: list[Refusal | None] = []
+    refused: list[RefusedLine | None] = []
     for record in sample.records:
         try:
             made.append(converter(record))
             refused.append(None)
-        except Refusal as refusal:
+        except RefusedLine as refusal:
             made.append(None)
             refused.append(refusal)
     return made, refused, converter

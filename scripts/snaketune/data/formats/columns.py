@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 # Fields of a record and their usual column names; the order within a field does not matter.
-NAMES: dict[str, tuple[str, ...]] = {
+COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "messages": (
         *("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "turns", "chat", "data"),
         *("message", "chat_messages", "message_list", "trajectory", "contents"),
@@ -48,7 +48,7 @@ MAYBE_QUESTIONS = (
     *("article", "document", "dialogue", "text", "source", "title", "goal", "premise", "sentence1", "sentence"),
     *("message_1", "content", "context", "passage", "description", "task"),
 )
-VERDICTS = ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "thumbs_up")
+VERDICT_COLUMNS = ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "thumbs_up")
 JUDGED = (
     *("is_correct", "correct", "is_right", "passed", "is_valid", "valid", "verified", "success", "is_good"),
     *("is_verified", "is_accepted", "is_approved", "is_preferred", "is_chosen", "is_acceptable"),
@@ -59,7 +59,7 @@ MAYBE_JUDGED = (
     *("chosen", "helpful", "is_helpful", "useful", "is_useful", "liked", "is_liked", "upvoted", "human_approved"),
     *("human_verified", "feedback", "vote", "user_feedback", "reaction"),
 )
-SPLITS = ("split", "partition", "fold", "subset", "set")
+SPLIT_COLUMNS = ("split", "partition", "fold", "subset", "set")
 OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation", "holdout", "heldout", "held_out")
 # Words that judge an answer, in columns of any name.
 BAD = (
@@ -126,7 +126,7 @@ NOTE = re.compile(
 )
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name in lower case with underscores: ``System Prompt`` and ``systemPrompt`` are ``system_prompt``."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name.strip())
     return re.sub(r"[\s\-]+", "_", apart).lower()
@@ -134,10 +134,10 @@ def plain(name: str) -> str:
 
 def is_judging(name: str, values: Iterable[Any]) -> bool:
     """Return whether a column says which records are for training, by its name or its values."""
-    if plain(name) in (*JUDGED, *SPLITS):
+    if plain_name(name) in (*JUDGED, *SPLIT_COLUMNS):
         return True
     words = {value.strip().lower() if type(value) is str else str(value).lower() for value in values}
-    if plain(name) in MAYBE_JUDGED:
+    if plain_name(name) in MAYBE_JUDGED:
         return bool(words) and words <= {*YES, *NO}
     return not words.isdisjoint(BAD) and words <= {*BAD, *GOOD}
 
@@ -155,7 +155,7 @@ def texts_in(value: Any) -> Iterable[str]:
             waiting.extend(found)
 
 
-def size_of(value: Any) -> int:
+def text_size(value: Any) -> int:
     """Return the number of characters of all texts in a value."""
     return sum(map(len, texts_in(value)))
 
@@ -176,7 +176,7 @@ def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
     texts = [text for value in values for text in texts_in(value) if text and not text.isspace()]
     if all(NOTE.fullmatch(text) for text in texts):
         return True
-    if plain(last_of(name)) in OF_ANY_LENGTH:
+    if plain_name(last_of(name)) in OF_ANY_LENGTH:
         return True
     if name.endswith("[].name"):  # who speaks, not what the record is called
         return False
@@ -185,7 +185,7 @@ def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
 
 def names_bookkeeping(name: str) -> bool:
     """Return whether a name means bookkeeping, by the list of names or by its prefix or suffix."""
-    known = plain(last_of(name))
+    known = plain_name(last_of(name))
     if known in TOKEN_LABELS:
         return False
     return known in BOOKKEEPING or bool(ENDINGS.search(known) or BEGINNINGS.match(known))

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping
 
-PLAIN = re.compile(r"[A-Za-z_][\w.-]*( [\w.-]+)*")
+PLAIN_SCALAR = re.compile(r"[A-Za-z_][\w.-]*( [\w.-]+)*")
 SPECIAL_FOR_SED, OF_SED = re.compile(r"[][/.*^$\\]"), r"\\\g<0>"
 WORDS_OF_YAML = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 
 
 def quoted(text: str) -> str:
     """Return a text quoted as needed inside a YAML flow sequence."""
-    if PLAIN.fullmatch(text) and text.lower() not in WORDS_OF_YAML:
+    if PLAIN_SCALAR.fullmatch(text) and text.lower() not in WORDS_OF_YAML:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 

@@ -8,7 +8,7 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.marked_up_text import end_mark_of, mark_in, marks_in
 from snaketune.data.conversations.role_names import ROLE_KEYS, usual_role
 from snaketune.data.formats.chained_refusals import cured
-from snaketune.data.formats.columns import NAMES, NO, VERDICTS, YES, is_judging, plain
+from snaketune.data.formats.columns import COLUMN_NAMES, NO, VERDICT_COLUMNS, YES, is_judging, plain_name
 from snaketune.data.formats.configuration_lines import (
     columns_line,
     ignore_line,
@@ -16,18 +16,18 @@ from snaketune.data.formats.configuration_lines import (
     strip_line,
     without_marks_command,
 )
-from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.first_records import RecordSample
 from snaketune.data.formats.formats import kind_of
 from snaketune.data.formats.suggestions import answer_inside
 from snaketune.data.formats.unused_fields import texts_of
 from snaketune.data.records.conversion import is_against
-from snaketune.data.records.quarantine import Refusal
-from snaketune.data.records.reading_policy import Reading
+from snaketune.data.records.quarantine import RefusedLine
+from snaketune.data.records.reading_policy import SourceReading
 
 Json = dict[str, Any]
 
 
-def judged_columns(sample: Sample, used: Iterable[str]) -> list[str]:
+def judged_columns(sample: RecordSample, used: Iterable[str]) -> list[str]:
     """Return the columns by which records are judged, or belong to another split, none of them ignored or used.
 
     Args:
@@ -40,7 +40,7 @@ def judged_columns(sample: Sample, used: Iterable[str]) -> list[str]:
     ]
 
 
-def check_verdicts(sample: Sample, reading: Reading) -> None:
+def check_verdicts(sample: RecordSample, reading: SourceReading) -> None:
     """Refuse records with a verdict on their answers or their use for training that the configuration does not address.
 
     Raises:
@@ -50,7 +50,11 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
     for name, values in sample.columns.items():
         if name == kept or name in dict(reading.fields).values():
             continue
-        if kind_of(reading.format) in ("messages", "pair") and plain(name) in VERDICTS and _is_verdict(values):
+        if (
+            kind_of(reading.format) in ("messages", "pair")
+            and plain_name(name) in VERDICT_COLUMNS
+            and _is_verdict(values)
+        ):
             bad = sum(is_against(name, value) or str(value).lower() in NO for value in values)
             error = ConfigError(
                 f"{sample.path}: {name!r} says which answers are good ({bad} of the first {len(sample.records)} are"
@@ -71,7 +75,7 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
             raise cured(error, **({"ignore": [name]} if len(against) == len(values) else {"columns": {"keep": name}}))
 
 
-def _with(sample: Sample, name: str) -> list[str]:
+def _with(sample: RecordSample, name: str) -> list[str]:
     """Return the ignored columns plus one, since a suggested line replaces the existing one."""
     return [*sample.policy.ignore, name]
 
@@ -81,7 +85,7 @@ def _is_verdict(values: list[Any]) -> bool:
     return bool(words) and words <= {*YES, *NO} and len(words) <= 2
 
 
-def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | None]) -> None:
+def check_refused(sample: RecordSample, reading: SourceReading, refused: Sequence[RefusedLine | None]) -> None:
     """Refuse a source if most of the first records fail for a reason that one configuration line fixes.
 
     Raises:
@@ -106,10 +110,14 @@ def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | 
         raise _no_assistant(sample, reading)
 
 
-def _no_assistant(sample: Sample, reading: Reading) -> DataError:
+def _no_assistant(sample: RecordSample, reading: SourceReading) -> DataError:
     """Return the error for turns without an answer, with the column or role that may hold the answer."""
     column = reading.field("messages") or reading.field("prompt") or ""
-    elsewhere = [name for name in sample.columns if name != column and plain(name) not in (*NAMES["tools"], "function")]
+    elsewhere = [
+        name
+        for name in sample.columns
+        if name != column and plain_name(name) not in (*COLUMN_NAMES["tools"], "function")
+    ]
     answer = answer_inside(sample, elsewhere) if column and not reading.rendered else None
     line = ""
     if answer:
@@ -123,7 +131,7 @@ def _no_assistant(sample: Sample, reading: Reading) -> DataError:
     return cured(error, columns={"prompt": column, "completion": answer}) if answer else error
 
 
-def _last_name(sample: Sample, column: str) -> str:
+def _last_name(sample: RecordSample, column: str) -> str:
     """Return the last of several speakers, who may be the assistant; empty if only one speaker could ask."""
     lists = [record.get(column) for record in sample.records]
     turns = [turn for turns in lists if type(turns) is list for turn in turns if type(turn) is dict]
@@ -132,7 +140,7 @@ def _last_name(sample: Sample, column: str) -> str:
     return names[-1] if len(names) > 1 and names[-1:] != asking else ""
 
 
-def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:
+def _guessed(sample: RecordSample, reading: SourceReading) -> dict[str, str]:
     """Return the unknown roles with their probable meaning: the last speaker is the assistant."""
     column = reading.field("messages") or ""
     found: dict[str, str] = {}
@@ -150,7 +158,7 @@ def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:
     return found
 
 
-def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
+def check_marks(sample: RecordSample, made: Sequence[Json | None]) -> None:
     """Refuse texts with the marks of another chat template in most of the first records.
 
     Raises:

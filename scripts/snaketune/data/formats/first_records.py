@@ -11,7 +11,15 @@ import orjson
 from snaketune.core.errors import DataError
 from snaketune.data.conversations.marked_up_text import awaits_answer, markup_of
 from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, apart
-from snaketune.data.formats.columns import ANSWER_PAIRS, MAYBE_ANSWERS, NAMES, has_text, is_bookkeeping, plain, size_of
+from snaketune.data.formats.columns import (
+    ANSWER_PAIRS,
+    COLUMN_NAMES,
+    MAYBE_ANSWERS,
+    has_text,
+    is_bookkeeping,
+    plain_name,
+    text_size,
+)
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.sources.blocks import Block
 
@@ -22,10 +30,10 @@ TO_UTF8 = "for example `iconv -f CP1252 -t UTF-8 FILE > NEW`"
 Json = dict[str, Any]
 MAIN_NAMES = frozenset(
     (
-        *(name for field in ("messages", "prompt", "completion", "text") for name in NAMES[field]),
+        *(name for field in ("messages", "prompt", "completion", "text") for name in COLUMN_NAMES[field]),
         *(name for pair in ANSWER_PAIRS for name in pair),
     )
-) - set(NAMES["input"])
+) - set(COLUMN_NAMES["input"])
 
 
 def is_turns(value: Any, roles: dict[str, str], texts: bool = False) -> bool:
@@ -59,7 +67,7 @@ def has_answer(value: Any) -> bool:
 NEARLY_ALL = 0.9
 
 
-Fit = Callable[[Sequence[Any], Callable[[Any], bool]], bool]
+FitsRecords = Callable[[Sequence[Any], Callable[[Any], bool]], bool]
 
 
 def nearly_all(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
@@ -73,7 +81,7 @@ def every_one(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
 
 
 @dataclass(frozen=True)
-class Sample:
+class RecordSample:
     """The records by which a reading is decided: those of the most frequent shape among the first ones.
 
     Attributes:
@@ -87,7 +95,7 @@ class Sample:
     policy: ReadingPolicy
 
     @classmethod
-    def of(cls, path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> "Sample":
+    def of(cls, path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> "RecordSample":
         """Keep the records of the most frequent shape."""
         shapes = [_shape(record, policy) for record in records]
         common = max(Counter(shapes).items(), key=lambda item: (item[1], -shapes.index(item[0])))[0]
@@ -109,15 +117,17 @@ class Sample:
         """Return the column of each plain name; of several, the one with exactly that spelling, or the first."""
         found: dict[str, str] = {}
         for name in self.columns:
-            if plain(name) not in found or name == plain(name):
-                found[plain(name)] = name
+            if plain_name(name) not in found or name == plain_name(name):
+                found[plain_name(name)] = name
         return found
 
     def having(self, field: str) -> list[str]:
         """Return the non-empty columns whose name is one of a field's names."""
-        return [self.named[name] for name in NAMES[field] if name in self.named and self.is_filled(self.named[name])]
+        return [
+            self.named[name] for name in COLUMN_NAMES[field] if name in self.named and self.is_filled(self.named[name])
+        ]
 
-    def first_fit(self, names: Sequence[str], fits: Callable[[str, Fit], bool]) -> list[str]:
+    def first_fit(self, names: Sequence[str], fits: Callable[[str, FitsRecords], bool]) -> list[str]:
         """Return the columns whose values are all valid, or nearly all if none is and no format is configured."""
         strict = [name for name in names if fits(name, every_one)]
         if strict or self.policy.format != "auto":
@@ -143,15 +153,15 @@ class Sample:
             for name, values in self.columns.items()
             if self.in_most(name) and (not is_bookkeeping(name, values) or self.is_side(name))
         ]
-        return sorted(found, key=lambda name: -size_of(self.columns[name]))
+        return sorted(found, key=lambda name: -text_size(self.columns[name]))
 
     def is_side(self, name: str) -> bool:
         """Return whether a column named source accompanies a target: then it is one side of a translation."""
-        return plain(name) in ("source", "src") and bool(self.named.keys() & {"target", "targets", "tgt"})
+        return plain_name(name) in ("source", "src") and bool(self.named.keys() & {"target", "targets", "tgt"})
 
     def numbered_answers(self) -> list[str]:
         """Return the columns named like an answer that hold numbers or booleans in most records."""
-        named = [self.named[name] for name in (*NAMES["completion"], *MAYBE_ANSWERS) if name in self.named]
+        named = [self.named[name] for name in (*COLUMN_NAMES["completion"], *MAYBE_ANSWERS) if name in self.named]
         most = len(self.records) / 2
         return [name for name in named if sum(type(v) in (int, float, bool) for v in self.columns[name]) > most]
 
@@ -160,16 +170,18 @@ class Sample:
         roles = self.policy.roles
         names = [*self.having("messages"), *self.columns]
         found = [name for name in dict.fromkeys(names) if self.columns[name] and self._holds_turns(name, roles)]
-        taken = {name for pair in ANSWER_PAIRS for name in pair} | set(NAMES["history"]) | set(NAMES["tools"])
-        return [name for name in found if plain(name) not in taken]
+        taken = (
+            {name for pair in ANSWER_PAIRS for name in pair} | set(COLUMN_NAMES["history"]) | set(COLUMN_NAMES["tools"])
+        )
+        return [name for name in found if plain_name(name) not in taken]
 
     def _holds_turns(self, name: str, roles: dict[str, str]) -> bool:
-        is_known = plain(name) in NAMES["messages"]
+        is_known = plain_name(name) in COLUMN_NAMES["messages"]
         values = self.columns[name]
         if not is_known and not any(has_roles(value) for value in values):
             return False
         # Texts in `turns` may belong to one side, as in lists of questions: they alternate only if configured so.
-        texts = is_known and plain(name) != "turns"
+        texts = is_known and plain_name(name) != "turns"
         good = sum(is_turns(value, roles, texts=texts) or _is_wrapped(value, roles) for value in values)
         return good > len(values) / 2
 
@@ -199,7 +211,7 @@ def _is_wrapped(value: Any, roles: dict[str, str]) -> bool:
 def _shape(record: Json, policy: ReadingPolicy) -> frozenset[str]:
     named = set(policy.columns.values())
     held = {name for name, value in record.items() if has_answer(value) and name not in policy.ignore}
-    return frozenset(name for name in held if plain(name) in MAIN_NAMES or name in named)
+    return frozenset(name for name in held if plain_name(name) in MAIN_NAMES or name in named)
 
 
 def no_objects(path: str, blocks: list[Block]) -> DataError:

@@ -8,15 +8,15 @@ from typing import Any
 from snaketune.data.conversations.marked_up_text import markup_of
 from snaketune.data.conversations.role_names import ROLE_KEYS, SPEAKING
 from snaketune.data.conversations.tool_use import is_calls
-from snaketune.data.formats.columns import ANSWER_PAIRS, NAMES, plain
-from snaketune.data.formats.first_records import Fit, Sample, has_roles, is_turns, nearly_all
+from snaketune.data.formats.columns import ANSWER_PAIRS, COLUMN_NAMES, plain_name
+from snaketune.data.formats.first_records import FitsRecords, RecordSample, has_roles, is_turns, nearly_all
 from snaketune.data.formats.formats import ALIASES
 from snaketune.data.records.field_paths import ABSENT, value_at
 from snaketune.data.records.reading_policy import ANSWER_TEXTS, Ranking, scores_of
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class FormatCandidate:
     """One way to read the records: a kind, its columns, and what decides between several answers.
 
     Attributes:
@@ -33,13 +33,13 @@ class Candidate:
     calls: bool = False
 
 
-def named_fields(sample: Sample) -> dict[str, str]:
+def named_fields(sample: RecordSample) -> dict[str, str]:
     """Return the fields of `data.columns` that occur in the sample."""
     given = {ALIASES.get(name, name): path for name, path in sample.policy.columns.items()}
     return {name: path for name, path in given.items() if _is_there(sample, path)}
 
 
-def _is_there(sample: Sample, path: str) -> bool:
+def _is_there(sample: RecordSample, path: str) -> bool:
     if "[]." in path:
         path, _, key = path.partition("[].")
         lists = [value_at(record, path) for record in sample.records]
@@ -47,7 +47,7 @@ def _is_there(sample: Sample, path: str) -> bool:
     return any(value_at(record, path) is not ABSENT for record in sample.records)
 
 
-def candidate(sample: Sample, named: Mapping[str, str], kinds: tuple[str, ...]) -> Candidate | None:
+def candidate(sample: RecordSample, named: Mapping[str, str], kinds: tuple[str, ...]) -> FormatCandidate | None:
     """Return the best candidate for the sample among ``kinds``, tried in this order, with the configured fields."""
     makers = {"preference": _preference, "messages": _messages, "pair": _pair, "text": _text}
     for kind in kinds:
@@ -56,7 +56,7 @@ def candidate(sample: Sample, named: Mapping[str, str], kinds: tuple[str, ...]) 
     return None
 
 
-def _preference(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
+def _preference(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     if {"chosen", "rejected"} <= named.keys():
         answers = {name: named[name] for name in ("chosen", "rejected")}
     elif pair := _answer_pair(sample):
@@ -68,10 +68,10 @@ def _preference(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     markup = markup_of(texts) if all(type(text) is str for text in texts) else None
     if markup is None and (prompt := asked.get("prompt")) in sample.columns and sample.awaits_answer(prompt):
         markup = sample.markup(prompt)
-    return Candidate("preference", {**asked, **answers}, rendered=markup or "", others=others)
+    return FormatCandidate("preference", {**asked, **answers}, rendered=markup or "", others=others)
 
 
-def _answer_pair(sample: Sample) -> tuple[str, str] | None:
+def _answer_pair(sample: RecordSample) -> tuple[str, str] | None:
     for one, other in ANSWER_PAIRS:
         if one in sample.named and other in sample.named:
             found = sample.named[one], sample.named[other]
@@ -80,7 +80,7 @@ def _answer_pair(sample: Sample) -> tuple[str, str] | None:
     return None
 
 
-def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _asked(sample: RecordSample, named: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Return the columns of the question (turns, or texts with their context), and equally good alternatives."""
     others: dict[str, tuple[str, ...]] = {}
     fields: dict[str, str] = {}
@@ -88,7 +88,7 @@ def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], di
         fields["prompt"] = named["prompt"]
     elif "messages" in named:
         fields["messages"] = named["messages"]
-    elif turns := [name for name in _open_turns(sample) if plain(name) in NAMES["messages"]]:
+    elif turns := [name for name in _open_turns(sample) if plain_name(name) in COLUMN_NAMES["messages"]]:
         fields["messages"] = turns[0]
     elif found := _questions(sample):
         fields["prompt"] = found[0]
@@ -98,22 +98,22 @@ def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], di
     return {**fields, **_beside(sample, named, {*named.values(), *fields.values()}, others)}, others
 
 
-def _questions(sample: Sample) -> list[str]:
+def _questions(sample: RecordSample) -> list[str]:
     """Return the columns of questions; ``input`` counts only if there is no other, whose context it would be."""
     found = sample.first_fit(sample.having("prompt"), lambda name, fit: _is_question(sample, name, fit))
-    if [plain(name) for name in found] == ["input"]:
-        blank = [sample.named[name] for name in NAMES["prompt"][:5] if name in sample.named]
+    if [plain_name(name) for name in found] == ["input"]:
+        blank = [sample.named[name] for name in COLUMN_NAMES["prompt"][:5] if name in sample.named]
         return blank[:1] or found
-    return [name for name in found if plain(name) != "input"]
+    return [name for name in found if plain_name(name) != "input"]
 
 
-def _is_question(sample: Sample, name: str, fit: Fit) -> bool:
+def _is_question(sample: RecordSample, name: str, fit: FitsRecords) -> bool:
     values = [value for value in sample.columns[name] if value not in ("", [])]
     return fit(values, lambda value: type(value) is str or is_turns(value, sample.policy.roles))
 
 
 def _beside(
-    sample: Sample, named: Mapping[str, str], taken: set[str], others: dict[str, tuple[str, ...]]
+    sample: RecordSample, named: Mapping[str, str], taken: set[str], others: dict[str, tuple[str, ...]]
 ) -> dict[str, str]:
     """Return the columns of the secondary fields, unless they are in use already."""
     found: dict[str, str] = {}
@@ -135,7 +135,7 @@ def _is_context(value: Any) -> bool:
     return type(value) is str or (type(value) is list and all(type(item) is str for item in value))
 
 
-def _messages(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
+def _messages(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     columns = [named["messages"]] if "messages" in named else sample.turn_columns()
     columns = [name for name in columns if "messages" in named or not _is_half(sample, name)]
     if not columns:
@@ -146,26 +146,26 @@ def _messages(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     if "input" not in named:
         beside.pop("input", None)
     if (
-        not any(plain(name) in NAMES["messages"] for name in columns)
+        not any(plain_name(name) in COLUMN_NAMES["messages"] for name in columns)
         and "messages" not in named
         and _answer_pair(sample)
     ):
         return None
-    return Candidate("messages", {"messages": columns[0], **beside, **kept}, others={})
+    return FormatCandidate("messages", {"messages": columns[0], **beside, **kept}, others={})
 
 
-def _is_half(sample: Sample, name: str) -> bool:
+def _is_half(sample: RecordSample, name: str) -> bool:
     """Return whether a list of turns is the question of an answer in another column."""
-    is_pair = plain(name) in NAMES["prompt"] and bool(sample.having("completion"))
-    is_pair |= plain(name) in NAMES["completion"] and bool(sample.having("prompt"))
+    is_pair = plain_name(name) in COLUMN_NAMES["prompt"] and bool(sample.having("completion"))
+    is_pair |= plain_name(name) in COLUMN_NAMES["completion"] and bool(sample.having("prompt"))
     return is_pair or (_is_open(sample, name) and (bool(_answer_pair(sample)) or bool(sample.having("completion"))))
 
 
-def _open_turns(sample: Sample) -> list[str]:
+def _open_turns(sample: RecordSample) -> list[str]:
     return [name for name in sample.turn_columns() if _is_open(sample, name)]
 
 
-def _is_open(sample: Sample, name: str) -> bool:
+def _is_open(sample: RecordSample, name: str) -> bool:
     """Return whether lists of turns end in a turn before an answer: a question or a tool result."""
     lists = [value.get("messages") if type(value) is dict else value for value in sample.columns[name]]
     values = [value for value in lists if type(value) is list and value and type(value[-1]) is dict]
@@ -173,17 +173,17 @@ def _is_open(sample: Sample, name: str) -> bool:
     return bool(last) and all(name.lower() in SPEAKING for name in last)
 
 
-def _rendered(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
+def _rendered(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     """Return a candidate of conversations written as text in the markup of a chat template."""
     texts = [name for name in sample.text_columns() if sample.markup(name) and not sample.awaits_answer(name)]
     if len(texts) != 1 or "text" in named:
         return None
     beside = _beside(sample, named, {texts[0]}, {})
     beside.pop("input", None)
-    return Candidate("messages", {"messages": texts[0], **beside}, rendered=sample.markup(texts[0]) or "")
+    return FormatCandidate("messages", {"messages": texts[0], **beside}, rendered=sample.markup(texts[0]) or "")
 
 
-def _pair(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
+def _pair(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     asked, others = _asked(sample, named)
     turns = asked.pop("messages", None)
     if turns and "prompt" not in asked:
@@ -195,7 +195,7 @@ def _pair(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     reasoning = named.get("reasoning") or next((name for name in sample.having("reasoning") if name not in taken), None)
     rest = {**asked, **({"reasoning": reasoning} if reasoning else {}), **kept}
     if "completion" in named:
-        return Candidate(
+        return FormatCandidate(
             "pair",
             {**rest, "completion": named["completion"]},
             _joint(sample, asked["prompt"], named["completion"]),
@@ -208,26 +208,26 @@ def _pair(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     if called := [name for name in answers if "tools" in rest and _holds_calls(sample, name)]:
         rivals = tuple(name for name in answers if name != called[0] and sample.in_most(name))
         others |= {"completion": rivals} if rivals else {}
-        return Candidate("pair", {**rest, "completion": called[0]}, others=others, calls=True)
+        return FormatCandidate("pair", {**rest, "completion": called[0]}, others=others, calls=True)
     is_answer = partial(_is_answer, sample=sample)
     plain_ones = sample.first_fit(answers, lambda name, fit: fit(sample.columns[name], is_answer))
     if plain_ones:
         others |= {"completion": tuple(plain_ones[1:])} if len(plain_ones) > 1 else {}
         markup = _joint(sample, asked["prompt"], plain_ones[0])
-        return Candidate("pair", {**rest, "completion": plain_ones[0]}, markup, others=others)
+        return FormatCandidate("pair", {**rest, "completion": plain_ones[0]}, markup, others=others)
     return _single(sample, rest, answers, others)
 
 
-def _holds_calls(sample: Sample, path: str) -> bool:
+def _holds_calls(sample: RecordSample, path: str) -> bool:
     return any(is_calls(value_at(record, path)) for record in sample.records)
 
 
-def _is_answer(value: Any, sample: Sample) -> bool:
+def _is_answer(value: Any, sample: RecordSample) -> bool:
     turns = value if type(value) is list else [value]
     return type(value) in (str, int, float, bool) or (has_roles(turns) and is_turns(turns, sample.policy.roles))
 
 
-def _joint(sample: Sample, prompt: str, completion: str) -> str:
+def _joint(sample: RecordSample, prompt: str, completion: str) -> str:
     """Return the markup in which prompt and completion together form a conversation."""
     pairs = [(value_at(record, prompt), value_at(record, completion)) for record in sample.records]
     if not nearly_all(pairs, lambda pair: type(pair[0]) is type(pair[1]) is str):
@@ -236,8 +236,8 @@ def _joint(sample: Sample, prompt: str, completion: str) -> str:
 
 
 def _single(
-    sample: Sample, rest: dict[str, str], answers: list[str], others: dict[str, tuple[str, ...]]
-) -> Candidate | None:
+    sample: RecordSample, rest: dict[str, str], answers: list[str], others: dict[str, tuple[str, ...]]
+) -> FormatCandidate | None:
     """Return a candidate whose answer is the only item of a list: a text, or an object with an output."""
     for name in answers:
         items = [value for value in sample.columns[name] if type(value) is list]
@@ -245,7 +245,7 @@ def _single(
             continue
         firsts = [value[0] for value in items]
         if all(type(first) is str for first in firsts):
-            return Candidate("pair", {**rest, "completion": f"{name}[0]"}, single=(name,), others=others)
+            return FormatCandidate("pair", {**rest, "completion": f"{name}[0]"}, single=(name,), others=others)
         keys = [
             key for key in ("output", *ANSWER_TEXTS) if all(type(first) is dict and key in first for first in firsts)
         ]
@@ -253,11 +253,11 @@ def _single(
             inner = {"completion": f"{name}[0].{keys[0]}"}
             if all("input" in first for first in firsts) and "input" not in rest:
                 inner["input"] = f"{name}[0].input"
-            return Candidate("pair", {**rest, **inner}, single=(name,), others=others)
+            return FormatCandidate("pair", {**rest, **inner}, single=(name,), others=others)
     return None
 
 
-def _ranking(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
+def _ranking(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     """Return a preference candidate with a list of answers: two texts, the better one first, or scored answers."""
     asked, others = _asked(sample, named)
     names = (
@@ -271,15 +271,15 @@ def _ranking(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
         values = [value for value in sample.columns.get(name, []) if type(value) is list and value]
         if len(values) != len(sample.records):
             continue
-        if plain(name) == "output" and all(len(v) == 2 and all(type(item) is str for item in v) for v in values):
-            return Candidate("preference", {**asked, "completion": name}, ranking=Ranking(), others=others)
+        if plain_name(name) == "output" and all(len(v) == 2 and all(type(item) is str for item in v) for v in values):
+            return FormatCandidate("preference", {**asked, "completion": name}, ranking=Ranking(), others=others)
         if ranking := scores_of(values):
-            return Candidate("preference", {**asked, "completion": name}, ranking=ranking, others=others)
+            return FormatCandidate("preference", {**asked, "completion": name}, ranking=ranking, others=others)
     return None
 
 
-def _text(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
+def _text(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     if "text" in named:
-        return Candidate("text", {"text": named["text"]})
+        return FormatCandidate("text", {"text": named["text"]})
     found = [name for name in sample.having("text") if any(type(value) is str for value in sample.columns[name])]
-    return Candidate("text", {"text": found[0]}) if found else None
+    return FormatCandidate("text", {"text": found[0]}) if found else None

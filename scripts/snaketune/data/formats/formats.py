@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from snaketune.core.errors import ConfigError
 from snaketune.core.training_methods import PAIRED
 from snaketune.data.conversations.conversations import TEMPLATE_KEYS
-from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 
 DEFAULTS: dict[str, dict[str, str]] = {
     "messages": {"messages": "messages"},
@@ -16,7 +16,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "prompt_completion": {"prompt": "prompt", "completion": "completion"},
     "text": {"text": "text"},
 }
-KINDS = {"sharegpt": "messages", "instruction": "pair", "prompt_completion": "pair"}
+KIND_OF_FORMAT = {"sharegpt": "messages", "instruction": "pair", "prompt_completion": "pair"}
 # Secondary fields of each kind of record.
 BESIDE: dict[str, tuple[str, ...]] = {
     "messages": ("system", "tools", "history", "input"),
@@ -40,7 +40,7 @@ ORDER = ("system", "history", "messages", "prompt", "input", "reasoning", "compl
 
 def kind_of(format: str) -> str:
     """Return the kind of records of a format: ``messages``, ``pair``, ``preference`` or ``text``."""
-    return KINDS.get(format, format)
+    return KIND_OF_FORMAT.get(format, format)
 
 
 def fields_of(wanted: str) -> list[str]:
@@ -67,12 +67,12 @@ def check_columns(wanted: str, columns: Mapping[str, str]) -> None:
             raise ConfigError(f"data.columns: {name} is empty: name the column that it is in the sources.")
 
 
-def default_reading(format: str, policy: ReadingPolicy) -> Reading:
+def default_reading(format: str, policy: ReadingPolicy) -> SourceReading:
     """Return the reading of a format with its usual or the configured columns."""
     given = {ALIASES.get(name, name): path for name, path in policy.columns.items()}
     fields = {name: given.get(name, column) for name, column in DEFAULTS[format].items()}
     named = tuple(policy.columns.items())
-    return Reading(format, tuple(fields.items()), named=named, evidence=evidence_of(fields))
+    return SourceReading(format, tuple(fields.items()), named=named, evidence=evidence_of(fields))
 
 
 def evidence_of(fields: Mapping[str, str]) -> str:

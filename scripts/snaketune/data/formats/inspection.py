@@ -12,7 +12,7 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
-from snaketune.storage.copy_targets import BUILTIN, Source
+from snaketune.storage.copy_targets import BUILTIN, NamedSource
 from snaketune.storage.object_storage import is_remote
 
 # Number of records read from each source.
@@ -80,7 +80,7 @@ def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy,
     written = io.BytesIO()
     reader = RecordReader(policy, written, Quarantine(io.BytesIO()))
     size = place.stat().st_size if place.is_file() else 0
-    source = Source(path, size, "", dict(entry.get("options", {})))
+    source = NamedSource(path, size, "", dict(entry.get("options", {})))
     account, is_all = reader.read_beginning(source, place, RECORDS)
     return Look(
         path,

@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from snaketune.core.errors import ConfigError
-from snaketune.data.formats.columns import JUDGED, MAYBE_JUDGED, VERDICTS, plain
-from snaketune.data.formats.first_records import Sample
-from snaketune.data.formats.format_candidates import Candidate
+from snaketune.data.formats.columns import JUDGED, MAYBE_JUDGED, VERDICT_COLUMNS, plain_name
+from snaketune.data.formats.first_records import RecordSample
+from snaketune.data.formats.format_candidates import FormatCandidate
 from snaketune.data.formats.formats import LABEL
 from snaketune.data.records.fields import listed
 from snaketune.data.records.labels import label_of
 
 
-def with_label(sample: Sample, found: Candidate, named: Mapping[str, str]) -> Candidate:
+def with_label(sample: RecordSample, found: FormatCandidate, named: Mapping[str, str]) -> FormatCandidate:
     """Return the reading with the column of the labels, where single answers are learned from.
 
     Raises:
@@ -42,15 +42,15 @@ def with_label(sample: Sample, found: Candidate, named: Mapping[str, str]) -> Ca
     return _with(found, first)
 
 
-def _with(found: Candidate, column: str) -> Candidate:
+def _with(found: FormatCandidate, column: str) -> FormatCandidate:
     return replace(found, fields={**found.fields, LABEL: column})
 
 
-def _no_label(sample: Sample, found: Candidate) -> ConfigError:
+def _no_label(sample: RecordSample, found: FormatCandidate) -> ConfigError:
     used = set(found.fields.values())
     maybe = [name for name, values in sample.columns.items() if name not in used and is_label(values)]
     line = maybe[0] if maybe else "<column>"
-    beside = listed(name for name in sample.columns if plain(name) and name not in used)
+    beside = listed(name for name in sample.columns if plain_name(name) and name not in used)
     return ConfigError(
         f"{sample.path}: train.method: kto learns from pairs or from answers that are labelled good or bad, and no"
         f" column is known to be such a label (beside the answers there is {beside}): write data: {{columns: {{label:"
@@ -60,10 +60,10 @@ def _no_label(sample: Sample, found: Candidate) -> ConfigError:
 
 def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> list[str]:
     """Return the columns that may hold labels, those with the usual names first."""
-    names, taken = (*VERDICTS, *JUDGED, *MAYBE_JUDGED), set(used)
-    called = [name for name in columns if name not in taken and plain(name) in names]
+    names, taken = (*VERDICT_COLUMNS, *JUDGED, *MAYBE_JUDGED), set(used)
+    called = [name for name in columns if name not in taken and plain_name(name) in names]
     found = [name for name in called if is_label(columns[name])]
-    return sorted(found, key=lambda name: names.index(plain(name)))
+    return sorted(found, key=lambda name: names.index(plain_name(name)))
 
 
 def is_label(values: Sequence[Any]) -> bool:

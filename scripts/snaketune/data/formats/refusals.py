@@ -6,27 +6,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
 from snaketune.data.formats.chained_refusals import cured
-from snaketune.data.formats.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, has_text, plain
+from snaketune.data.formats.columns import (
+    COLUMN_NAMES,
+    MAYBE_ANSWERS,
+    MAYBE_QUESTIONS,
+    VERDICT_COLUMNS,
+    has_text,
+    plain_name,
+)
 from snaketune.data.formats.configuration_lines import columns_line, ignore_line
-from snaketune.data.formats.first_records import Sample
-from snaketune.data.formats.format_candidates import Candidate
+from snaketune.data.formats.first_records import RecordSample
+from snaketune.data.formats.format_candidates import FormatCandidate
 from snaketune.data.formats.formats import evidence_of
-from snaketune.data.formats.suggestions import filled, is_told_by_names, rest_of, suggested, texts_of_records
+from snaketune.data.formats.suggestions import is_told_by_names, rest_of, suggested, texts_of_records, well_filled
 from snaketune.data.formats.unused_fields import Leftovers
 from snaketune.data.records.field_paths import ABSENT, column_of, value_at
 from snaketune.data.records.fields import listed
-from snaketune.data.records.seen import Seen
+from snaketune.data.records.seen import SeenColumns
 
 LONGEST_LIST = 8
 # An object with at least this many texts counts as a dictionary.
 DICTIONARY = 20
 THOUGHTS = re.compile(r"reason|think|thought|rationale|cot$|^cot")
 # Keys of an object in a list of pairs.
-SIDES = frozenset(("source", "target"))
+PAIR_KEYS = frozenset(("source", "target"))
 MAIN_FIELDS = ("messages", "prompt", "input", "completion", "chosen", "rejected")
 
 
-def no_pairs(sample: Sample) -> ConfigError:
+def no_pairs(sample: RecordSample) -> ConfigError:
     """Return the error for a method that needs pairs and a source without any."""
     names = {name: sample.policy.columns.get(name, name) for name in ("chosen", "rejected")}
     return ConfigError(
@@ -36,15 +43,15 @@ def no_pairs(sample: Sample) -> ConfigError:
     )
 
 
-def no_reading(sample: Sample) -> DataError:
+def no_reading(sample: RecordSample) -> DataError:
     """Return the error for a source whose records fit no format."""
     columns = sample.policy.columns
     if absent := [path for path in columns.values() if all(value_at(r, path) is ABSENT for r in sample.records)]:
         return absent_column(absent[0], columns, sample.columns, sample.path)
     if error := _no_records(sample) or _texts_of_turns(sample):
         return error
-    texts = filled(sample, texts_of_records(sample))
-    verdicts = [name for name in sample.columns if plain(name) in VERDICTS]
+    texts = well_filled(sample, texts_of_records(sample))
+    verdicts = [name for name in sample.columns if plain_name(name) in VERDICT_COLUMNS]
     what = f"its records have {listed(sample.columns)}"
     if texts and (blank := _blank_answer(sample, texts)):
         return DataError(
@@ -72,15 +79,15 @@ def no_reading(sample: Sample) -> DataError:
     )
 
 
-def _blank_answer(sample: Sample, texts: Sequence[str]) -> str:
+def _blank_answer(sample: RecordSample, texts: Sequence[str]) -> str:
     """Return the column named like an answer that is blank in every record, if no other column may be one."""
-    blank = [sample.named[name] for name in NAMES["completion"] if name in sample.named]
+    blank = [sample.named[name] for name in COLUMN_NAMES["completion"] if name in sample.named]
     blank = [name for name in blank if not sample.is_filled(name)]
-    answers = (*NAMES["completion"], *MAYBE_ANSWERS)
-    return blank[0] if blank and not any(plain(text) in answers for text in texts) else ""
+    answers = (*COLUMN_NAMES["completion"], *MAYBE_ANSWERS)
+    return blank[0] if blank and not any(plain_name(text) in answers for text in texts) else ""
 
 
-def _no_records(sample: Sample) -> DataError | None:
+def _no_records(sample: RecordSample) -> DataError | None:
     """Return the error of a source with token ids, or with its records as the members of one object, or None."""
     if "input_ids" in sample.named and not sample.text_columns():
         return DataError(
@@ -104,7 +111,7 @@ def _no_records(sample: Sample) -> DataError | None:
     )
 
 
-def _texts_of_turns(sample: Sample) -> DataError | None:
+def _texts_of_turns(sample: RecordSample) -> DataError | None:
     """Return the error of a source whose `turns` are texts, which may be those of one side, or None."""
     name = sample.named.get("turns", "")
     values = sample.columns.get(name, [])
@@ -119,7 +126,7 @@ def _texts_of_turns(sample: Sample) -> DataError | None:
     )
 
 
-def _rest_of_answer(sample: Sample, pair: Mapping[str, str]) -> str:
+def _rest_of_answer(sample: RecordSample, pair: Mapping[str, str]) -> str:
     """Return what a line leaves out of the column that its answer is a part of, and how all of it becomes one text."""
     if "completion" not in pair:
         return ""
@@ -127,7 +134,7 @@ def _rest_of_answer(sample: Sample, pair: Mapping[str, str]) -> str:
     if path in sample.columns or not any(has_text(rest_of(record, pair)) for record in sample.records):
         return ""
     items = [item for value in sample.columns[column] if type(value) is list for item in value]
-    if items and all(type(item) is dict and SIDES.issubset(map(plain, item)) for item in items):
+    if items and all(type(item) is dict and PAIR_KEYS.issubset(map(plain_name, item)) for item in items):
         change = f'jq -c \'if type == "array" then .[] else . end | .["{column}"][]\' FILE > lines.jsonl'
         return f", which leaves out the rest of {column!r}: to make each of its items a record use `{change}`"
     is_list = all(type(value) is list and all(type(item) is str for item in value) for value in sample.columns[column])
@@ -153,7 +160,7 @@ def absent_column(path: str, columns: Mapping[str, str], found: Iterable[str], p
     )
 
 
-def one_message_a_line(sample: Sample) -> DataError | None:
+def one_message_a_line(sample: RecordSample) -> DataError | None:
     """Return the error of a source that has one message of a conversation on each line, or None."""
     role = next((sample.named[key] for key in (*ROLE_KEYS, "author") if key in sample.named), None)
     content = next((sample.named[key] for key in CONTENT_KEYS if key in sample.named), None)
@@ -169,7 +176,7 @@ def one_message_a_line(sample: Sample) -> DataError | None:
     )
 
 
-def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> DataError:
+def doubtful(sample: RecordSample, found: FormatCandidate, left: Leftovers, seen: SeenColumns) -> DataError:
     """Return the error of a reading that leaves text out or that another one would fit as well."""
     fields = dict(found.fields)
     if others := {name: columns for name, columns in (found.others or {}).items() if columns}:
@@ -189,7 +196,7 @@ def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> D
     return cured(error, **({"columns": use} if use else {"ignore": ignore}))
 
 
-def _several_readings(sample: Sample, fields: dict[str, str], others: Mapping[str, tuple[str, ...]]) -> DataError:
+def _several_readings(sample: RecordSample, fields: dict[str, str], others: Mapping[str, tuple[str, ...]]) -> DataError:
     shown = {name: path for name, path in fields.items() if name in MAIN_FIELDS}
     ways = [shown]
     for name, columns in others.items():
@@ -206,7 +213,7 @@ def _several_readings(sample: Sample, fields: dict[str, str], others: Mapping[st
 
 
 def _nearest(
-    sample: Sample, name: str, column: str, fields: Mapping[str, str], others: Mapping[str, tuple[str, ...]]
+    sample: RecordSample, name: str, column: str, fields: Mapping[str, str], others: Mapping[str, tuple[str, ...]]
 ) -> dict[str, str]:
     """Return the answer that follows a question in the order of the columns, where there is a choice of answers."""
     if name != "prompt" or "completion" not in others:
@@ -217,7 +224,7 @@ def _nearest(
     return {"completion": min(later, key=order.index)} if later else {}
 
 
-def _use(sample: Sample, found: Candidate, lost: Sequence[str]) -> dict[str, str]:
+def _use(sample: RecordSample, found: FormatCandidate, lost: Sequence[str]) -> dict[str, str]:
     """Return the suggested line that uses the unused columns, as far as it can be guessed."""
     fields, first = dict(found.fields), lost[0]
     if found.kind == "preference" and not fields.keys() & {"prompt", "messages"}:
@@ -229,24 +236,24 @@ def _use(sample: Sample, found: Candidate, lost: Sequence[str]) -> dict[str, str
     shown = {name: path for name, path in fields.items() if name in MAIN_FIELDS}
     if any(type(value) is not str for value in sample.columns.get(first, [()])):
         return {}
-    if found.kind == "pair" and THOUGHTS.search(plain(first)):
+    if found.kind == "pair" and THOUGHTS.search(plain_name(first)):
         return {**shown, "reasoning": first}
-    is_context = plain(first) in (*NAMES["input"], *MAYBE_QUESTIONS)
+    is_context = plain_name(first) in (*COLUMN_NAMES["input"], *MAYBE_QUESTIONS)
     return {**shown, "input": first} if is_context and "input" not in fields else {}
 
 
-def _as_pair(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
+def _as_pair(sample: RecordSample, texts: Sequence[str]) -> dict[str, str]:
     """Return question and answer among a text and the columns beside it, where one of these is called like either."""
-    meaning = (*NAMES["prompt"], *NAMES["completion"], *MAYBE_ANSWERS, *MAYBE_QUESTIONS)
-    thoughts = [name for name in texts if THOUGHTS.search(plain(name))]
+    meaning = (*COLUMN_NAMES["prompt"], *COLUMN_NAMES["completion"], *MAYBE_ANSWERS, *MAYBE_QUESTIONS)
+    thoughts = [name for name in texts if THOUGHTS.search(plain_name(name))]
     spoken = [name for name in texts if name not in thoughts]
-    if not any(plain(name) in meaning for name in spoken[1:]):
+    if not any(plain_name(name) in meaning for name in spoken[1:]):
         is_pair = len(texts) == len(spoken) == 2 and type(next(iter(sample.columns[spoken[1]]), None)) is str
         return {"prompt": spoken[0], "completion": spoken[1]} if is_pair else {}
     pair = suggested(sample, spoken)
     if "completion" not in pair:
         return pair
-    rest = [name for name in spoken if name not in pair.values() and plain(name) in meaning]
+    rest = [name for name in spoken if name not in pair.values() and plain_name(name) in meaning]
     asked = {"input": name} if (name := pair.get("input") or next(iter(rest), "")) else {}
     beside = {**asked, **({"reasoning": thoughts[0]} if thoughts else {})}
     return {"prompt": pair["prompt"], **beside, "completion": pair["completion"]}

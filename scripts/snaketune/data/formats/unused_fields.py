@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.data.conversations.marked_up_text import is_marked
-from snaketune.data.formats.columns import MODALITIES, has_text, is_bookkeeping, is_judging, plain, texts_in
-from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.columns import MODALITIES, has_text, is_bookkeeping, is_judging, plain_name, texts_in
+from snaketune.data.formats.first_records import RecordSample
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.records.field_paths import column_of, values_at
-from snaketune.data.records.seen import Seen
+from snaketune.data.records.seen import SeenColumns
 
 Json = dict[str, Any]
 
-BOOKKEEPING, REPEATED, IGNORED, CHOSEN = "bookkeeping", "repeats", "data.ignore", "data.columns"
-REJECTED, CHECKED = "for train.method: dpo", "checked"
+IS_BOOKKEEPING, REPEATED, IS_IGNORED, CHOSEN = "bookkeeping", "repeats", "data.ignore", "data.columns"
+FOR_DPO, CHECKED = "for train.method: dpo", "checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Leftovers:
 
 
 def leftovers(
-    sample: Sample,
+    sample: RecordSample,
     made: Sequence[Json | None],
-    seen: Seen,
+    seen: SeenColumns,
     rejected: str | None,
     rendered: tuple[str, str] | None = None,
 ) -> Leftovers:
@@ -59,27 +59,29 @@ def leftovers(
     return Leftovers(tuple(name for _, name in sorted(lost)), tuple(known))
 
 
-def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: str | None, has_text_there: bool) -> str:
+def _excuse(
+    sample: RecordSample, made: Sequence[Json | None], name: str, rejected: str | None, has_text_there: bool
+) -> str:
     if name in sample.policy.ignore or column_of(name) in sample.policy.ignore:
-        return IGNORED
-    if plain(name) in MODALITIES or is_judging(name, sample.columns.get(name, ())):
+        return IS_IGNORED
+    if plain_name(name) in MODALITIES or is_judging(name, sample.columns.get(name, ())):
         return CHECKED
     if name == rejected or name.endswith(("(neither best nor worst)", "(all but the best)")):
-        return REJECTED
+        return FOR_DPO
     values = [value for record in sample.records for value in values_at(record, name.removesuffix("[…]"))]
     if (values or not has_text_there) and is_bookkeeping(name, values) and not sample.is_side(name):
-        return BOOKKEEPING
+        return IS_BOOKKEEPING
     return REPEATED if _is_repeated(sample, made, name) else ""
 
 
-def _is_part(sample: Sample, name: str, column: str, markup: str) -> bool:
+def _is_part(sample: RecordSample, name: str, column: str, markup: str) -> bool:
     """Return whether the texts of a column are in the same markup and part of their record's conversation."""
     pairs = [(record.get(name), str(record.get(column))) for record in sample.records]
     texts = [(text, whole) for text, whole in pairs if type(text) is str and text.strip()]
     return bool(texts) and all(is_marked(text, markup) and text.strip() in whole for text, whole in texts)
 
 
-def _is_repeated(sample: Sample, made: Sequence[Json | None], name: str) -> bool:
+def _is_repeated(sample: RecordSample, made: Sequence[Json | None], name: str) -> bool:
     """Return whether a column only repeats used texts, or is the whole record written as one text."""
     pairs = [
         (values_at(record, name), texts_of(converted))

@@ -8,8 +8,8 @@ from snaketune.data.formats.columns import names_bookkeeping
 from snaketune.data.records.field_paths import column_of
 from snaketune.data.records.fields import SET_ASIDE, listed
 from snaketune.data.records.line_reading import BlockResult
-from snaketune.data.records.reading_policy import Reading
-from snaketune.data.records.seen import Seen
+from snaketune.data.records.reading_policy import SourceReading
+from snaketune.data.records.seen import SeenColumns
 from snaketune.data.sources.blocks import SourceBlocks
 from snaketune.data.sources.containers import Container
 
@@ -26,15 +26,15 @@ class Layout:
 
 
 @dataclass(slots=True)
-class SourceAccount:
+class LineCounts:
     """Counts over the lines of one source, without blank lines."""
 
     path: str
-    reading: Reading
+    reading: SourceReading
     records: int = 0
     quarantined: int = 0
     set_aside: int = 0
-    seen: Seen = field(default_factory=Seen)
+    seen: SeenColumns = field(default_factory=SeenColumns)
     blocks: SourceBlocks | Layout | None = None
     name: str = ""
 

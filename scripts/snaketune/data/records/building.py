@@ -7,13 +7,13 @@ it.
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.data.conversations.conversations import Note, Turn, TurnReader, check_order, offered_in
+from snaketune.data.conversations.conversations import Note, ReadTurn, TurnReader, check_order, offered_in
 from snaketune.data.conversations.tool_use import tools_of
 from snaketune.data.records.field_paths import ABSENT, value_at
 from snaketune.data.records.fields import refuse_value, text_of
 from snaketune.data.records.preference_records import PartReader, completed, has_preference, preference, ranked
-from snaketune.data.records.quarantine import Refusal
-from snaketune.data.records.reading_policy import Ranking, Reading
+from snaketune.data.records.quarantine import RefusedLine
+from snaketune.data.records.reading_policy import Ranking, SourceReading
 
 Json = dict[str, Any]
 Given = Mapping[str, list[str]]
@@ -22,7 +22,7 @@ Given = Mapping[str, list[str]]
 class Builder:
     """Builds canonical records according to one reading; ``pairs`` keeps both answers of a preference."""
 
-    def __init__(self, reading: Reading, turns: TurnReader, pairs: bool, wins: frozenset[str], note: Note):
+    def __init__(self, reading: SourceReading, turns: TurnReader, pairs: bool, wins: frozenset[str], note: Note):
         """Set the reading; ``wins`` are fields whose column takes precedence over the turns."""
         self._reading, self._turns, self._pairs, self._wins, self._note = reading, turns, pairs, wins, note
         self._parts = PartReader(turns, reading.rendered, reading.calls)
@@ -60,13 +60,15 @@ class Builder:
         prompt, completion = self._names["prompt"], self._names["completion"]
         for name in self._reading.single:
             if type(record.get(name)) is list and len(record[name]) > 1:
-                raise Refusal("several_answers", f"{name!r} has {len(record[name])} items, but only one would be used")
+                raise RefusedLine(
+                    "several_answers", f"{name!r} has {len(record[name])} items, but only one would be used"
+                )
         record = picked(record, prompt, completion)
         turns = self._written_together(record, given, prompt, completion)
         self._add_reasoning(record, given, turns)
         return self._with_tools({"messages": turns}, record, given, record.get(prompt))
 
-    def _written_together(self, record: Json, given: Given, prompt: str, completion: str) -> list[Turn]:
+    def _written_together(self, record: Json, given: Given, prompt: str, completion: str) -> list[ReadTurn]:
         """Return the turns of a pair, which may be the two halves of one rendered conversation."""
         asked, answer = record.get(prompt), record.get(completion)
         if not self._reading.rendered or type(asked) is not str or type(answer) is not str:
@@ -101,7 +103,7 @@ class Builder:
             self._note_unranked(record[name], name, ranking, best, worst)
             if not has_preference(record, name, ranking):
                 if self._pairs:
-                    raise Refusal("no_preference", f"all answers in {name!r} have the same {ranking.score!r}")
+                    raise RefusedLine("no_preference", f"all answers in {name!r} have the same {ranking.score!r}")
                 turns = completed(self._parts, {**record, name: best}, self._asked(record, given, prompt), name)
                 return self._with_tools({"messages": turns[:-1], "chosen": turns[-1:]}, record, given, None)
             chosen, rejected = f"the best of {name}", f"the worst of {name}"
@@ -128,12 +130,12 @@ class Builder:
         if rest := [answer[ranking.text] for answer in answers if answer[ranking.text] not in kept]:
             self._note(f"{name}[].{ranking.text} ({words})", rest)
 
-    def _asked(self, record: Json, given: Given, prompt: str) -> list[Turn]:
+    def _asked(self, record: Json, given: Given, prompt: str) -> list[ReadTurn]:
         """Return the turns before the answer: system, history, and the question with its context."""
         extra = self._context(record, given)
         value = record.get(prompt)
         if type(value) is str and not value.strip() and extra:
-            asked: list[Turn] = [{"role": "user", "content": extra}]
+            asked: list[ReadTurn] = [{"role": "user", "content": extra}]
         else:
             if type(value) is dict and type(value.get("messages")) is list:
                 record = {**record, prompt: self._unwrapped(value, prompt)}
@@ -142,7 +144,7 @@ class Builder:
                 asked = _with_extra(asked, extra)
         return self._with_system(record, given, [*self._history(record, given), *asked])
 
-    def _with_context(self, record: Json, given: Given, turns: list[Turn]) -> list[Turn]:
+    def _with_context(self, record: Json, given: Given, turns: list[ReadTurn]) -> list[ReadTurn]:
         extra = self._context(record, given)
         return _with_extra(turns, extra) if extra else turns
 
@@ -157,7 +159,7 @@ class Builder:
             raise refuse_value({name: value}, name, "text")
         return value
 
-    def _history(self, record: Json, given: Given) -> list[Turn]:
+    def _history(self, record: Json, given: Given) -> list[ReadTurn]:
         name = _only(record, given, "history")
         if name is None:
             return []
@@ -168,7 +170,7 @@ class Builder:
         turns = self._turns.read_turns(value, {name: value}, name)
         return [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in turns]
 
-    def _with_system(self, record: Json, given: Given, turns: list[Turn]) -> list[Turn]:
+    def _with_system(self, record: Json, given: Given, turns: list[ReadTurn]) -> list[ReadTurn]:
         name = _only(record, given, "system")
         if name is None:
             return turns
@@ -183,12 +185,12 @@ class Builder:
             return [{"role": "system", "content": value}, *turns]
         own = turns[0]["content"]
         if own != value and own and "system" not in self._wins:
-            raise Refusal(
+            raise RefusedLine(
                 "two_systems", f"the column {name!r} is {value[:60]!r} and the conversation's own is {own[:60]!r}"
             )
         return [{**turns[0], "content": value}, *turns[1:]]
 
-    def _add_reasoning(self, record: Json, given: Given, turns: list[Turn]) -> None:
+    def _add_reasoning(self, record: Json, given: Given, turns: list[ReadTurn]) -> None:
         name = _only(record, given, "reasoning")
         if name is None:
             return
@@ -196,7 +198,7 @@ class Builder:
         if type(value) is not str:
             raise refuse_value({name: value}, name, "text")
         if turns[-1].get("reasoning_content", value) != value:
-            raise Refusal("two_reasonings", f"{name!r} and the answer's own reasoning differ: keep one of them")
+            raise RefusedLine("two_reasonings", f"{name!r} and the answer's own reasoning differ: keep one of them")
         turns[-1]["reasoning_content"] = value
 
     def _with_tools(self, made: Json, record: Json, given: Given, turns: Any) -> Json:
@@ -205,7 +207,7 @@ class Builder:
         value = value_at(record, name) if name else own
         tools = tools_of(value, name or "tools of the system message") if value else None
         if name and own and tools_of(own, "tools of the system message") != tools:
-            raise Refusal("two_tools", f"{name!r} and the tools of the system message differ: keep one of them")
+            raise RefusedLine("two_tools", f"{name!r} and the tools of the system message differ: keep one of them")
         return {**made, "tools": tools} if tools else made
 
 
@@ -224,7 +226,7 @@ def _only(record: Json, given: Given, field: str) -> str | None:
     """Return the column that holds a field in this record; several must have the same value."""
     names = [name for name in given.get(field, ()) if _is_filled(value_at(record, name))]
     if len(names) > 1 and any(value_at(record, name) != value_at(record, names[0]) for name in names[1:]):
-        raise Refusal("two_columns", f"{names[0]!r} and {names[1]!r} both contain its {field}: keep one of them")
+        raise RefusedLine("two_columns", f"{names[0]!r} and {names[1]!r} both contain its {field}: keep one of them")
     return names[0] if names else None
 
 
@@ -234,10 +236,10 @@ def _is_filled(value: Any) -> bool:
     return value is not ABSENT and value is not None and value not in ([], {})
 
 
-def _with_extra(turns: list[Turn], extra: str) -> list[Turn]:
+def _with_extra(turns: list[ReadTurn], extra: str) -> list[ReadTurn]:
     """Return turns with a text appended to the last question, after a blank line."""
     for index in range(len(turns) - 1, -1, -1):
         if turns[index]["role"] == "user":
             asked = {**turns[index], "content": f"{turns[index]['content']}\n\n{extra}"}
             return [*turns[:index], asked, *turns[index + 1 :]]
-    raise Refusal("no_question", "there is a context without a question")
+    raise RefusedLine("no_question", "there is a context without a question")

@@ -20,19 +20,19 @@ from snaketune.core.errors import DataError
 END_OF_ROLE = b"\x1f"
 END_OF_TURN = b"\x1e"
 # Prefix of the role in turns of a rejected answer.
-REJECTED = "rejected "
+REJECTED_PREFIX = "rejected "
 ASCII_SPACES = bytes(ord(" ") if code < 128 and chr(code).isspace() else code for code in range(256))
 
 RANGE_BYTES = 16 << 20
 
-Turn = tuple[str, str]
+RoleAndText = tuple[str, str]
 Range = tuple[int, int]
 Part = TypeVar("Part")
 
 
 def read_turns(
     path: str | Path, span: Range | None = None, wanted: Iterable[bool] | None = None
-) -> Iterator[list[Turn]]:
+) -> Iterator[list[RoleAndText]]:
     """Yield the turns, as (role, content), of each canonical record; plain text is one turn of role ``text``.
 
     Args:
@@ -108,7 +108,7 @@ def count_lines(path: Path, span: Range) -> int:
     return sum(1 for _ in lines_in(path, span))
 
 
-def turns_of(record: dict[str, Any]) -> list[Turn]:
+def turns_of(record: dict[str, Any]) -> list[RoleAndText]:
     """Return the turns of a canonical record as (role, content), with the arguments of tool calls as content.
 
     In a pair the rejected answer comes last, so that pairs that differ only in it are different records.
@@ -117,7 +117,7 @@ def turns_of(record: dict[str, Any]) -> list[Turn]:
         return [("text", record["text"])]
     turns = [(turn["role"], turn["content"] if len(turn) == 2 else _said(turn)) for turn in conversation_of(record)]
     if "rejected" in record:
-        turns += [(f"{REJECTED}{turn['role']}", _said(turn)) for turn in record["rejected"]]
+        turns += [(f"{REJECTED_PREFIX}{turn['role']}", _said(turn)) for turn in record["rejected"]]
     return turns
 
 
@@ -136,16 +136,16 @@ def _said(message: dict[str, Any]) -> str:
     return content + orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def prompt_of(turns: list[Turn]) -> list[Turn]:
+def prompt_of(turns: list[RoleAndText]) -> list[RoleAndText]:
     """Return the turns before the last answer; for plain text, the whole text."""
-    first = next((index for index, (role, _) in enumerate(turns) if role.startswith(REJECTED)), 0)
+    first = next((index for index, (role, _) in enumerate(turns) if role.startswith(REJECTED_PREFIX)), 0)
     if first and turns[first - 1][0] != "assistant":  # a rejected answer without a chosen one
         return turns[:first]
     last = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=len(turns))
     return turns[:last]
 
 
-def key_bytes(turns: list[Turn]) -> bytes:
+def key_bytes(turns: list[RoleAndText]) -> bytes:
     """Return the normalised text of ``turns`` with the role and end of each, as UTF-8."""
     return b"".join([role.encode() + END_OF_ROLE + normalised(content) + END_OF_TURN for role, content in turns])
 

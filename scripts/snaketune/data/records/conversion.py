@@ -5,32 +5,32 @@ from typing import Any
 
 from snaketune.data.conversations.conversations import TEMPLATE_KEYS, TurnReader
 from snaketune.data.conversations.marked_up_text import without_marks
-from snaketune.data.conversations.packed_text import unpacked
+from snaketune.data.conversations.packed_text import unpacked_columns
 from snaketune.data.formats.columns import (
+    COLUMN_NAMES,
     JUDGED,
     MODALITIES,
-    NAMES,
     NO,
     OTHER_SPLITS,
     PLACEHOLDER,
-    SPLITS,
-    plain,
-    size_of,
+    SPLIT_COLUMNS,
+    plain_name,
+    text_size,
 )
 from snaketune.data.formats.formats import BESIDE, KEEP, LABEL, kind_of
 from snaketune.data.records.building import Builder
-from snaketune.data.records.field_paths import ABSENT, beside, column_of, value_at
+from snaketune.data.records.field_paths import ABSENT, column_of, value_at, values_beside
 from snaketune.data.records.fields import JUDGED_WRONG, OTHER_MODALITY
 from snaketune.data.records.labels import labelled
-from snaketune.data.records.quarantine import Refusal
-from snaketune.data.records.reading_policy import Reading, ReadingPolicy
-from snaketune.data.records.seen import Seen
+from snaketune.data.records.quarantine import RefusedLine
+from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
+from snaketune.data.records.seen import SeenColumns
 from snaketune.data.templates import ordinary
 
 Json = dict[str, Any]
 # Fields of a canonical turn with text besides its content.
 INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
-UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
+UNUSED_COLUMN, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
 
 
 class RecordConverter:
@@ -39,7 +39,7 @@ class RecordConverter:
     Ordinary records, whose main columns hold plain texts and whose other columns have no meaning, take a fast path.
     """
 
-    def __init__(self, reading: Reading, policy: ReadingPolicy):
+    def __init__(self, reading: SourceReading, policy: ReadingPolicy):
         self._reading, self._policy = reading, policy
         self._kind = kind_of(reading.format)
         self._inside: dict[str, list[Any]] = {}
@@ -48,7 +48,7 @@ class RecordConverter:
         wins = frozenset(name for name in ("system",) if name in policy.columns)
         self._builder = Builder(reading, self._turns, policy.pairs, wins, self._note)
         self._build = getattr(self._builder, self._kind)
-        self._seen, self._missing = Seen(), self._wanted()
+        self._seen, self._missing = SeenColumns(), self._wanted()
         self._label = reading.field(LABEL)
         self._columns = self._field_of_columns()
         self._short, self._plain = self._short_way()
@@ -63,7 +63,7 @@ class RecordConverter:
         if self._missing:
             self._look_for_named(record)
         if self._reading.packed:
-            record = unpacked(record, self._reading.packed)
+            record = unpacked_columns(record, self._reading.packed)
         if self._plain.issuperset(record) and (found := self._short(record)):
             converted, used = found
             self._seen.used += used
@@ -80,9 +80,9 @@ class RecordConverter:
             _add_system_prompt(converted, self._policy.system_prompt)
         return converted
 
-    def seen(self) -> Seen:
+    def seen(self) -> SeenColumns:
         """Return the counts since the last call."""
-        seen, self._seen = self._seen, Seen()
+        seen, self._seen = self._seen, SeenColumns()
         return seen
 
     def _convert(self, record: Json) -> Json:
@@ -108,8 +108,8 @@ class RecordConverter:
         rest: dict[str, dict[str, Any]] = {}
         columns = self._columns
         for name in record:
-            use = columns.get(name, UNUSED)
-            if use == UNUSED:
+            use = columns.get(name, UNUSED_COLUMN)
+            if use == UNUSED_COLUMN:
                 self._seen.note(name, record[name])
             elif use == MODALITY:
                 self._seen.note(name, record[name])
@@ -124,7 +124,7 @@ class RecordConverter:
             if value_at(record, path) is not ABSENT:
                 given.setdefault(use, []).append(path)
         for path in self._nested:
-            for place, value in beside(record, path).items():
+            for place, value in values_beside(record, path).items():
                 if not any(_is_within(used, place) for used in self._nested):
                     rest.setdefault(_counted(place), {})[place] = value
         for name, values in rest.items():
@@ -146,11 +146,11 @@ class RecordConverter:
         reading, beside = self._reading, BESIDE[self._kind]
         uses: dict[str, str] = dict.fromkeys(MODALITIES, MODALITY) if self._kind != "text" else {}
         if self._policy.for_training:
-            uses |= dict.fromkeys((*JUDGED, *SPLITS, *reading.judged), JUDGEMENT)
+            uses |= dict.fromkeys((*JUDGED, *SPLIT_COLUMNS, *reading.judged), JUDGEMENT)
         for name in beside:
             if name not in self._policy.columns and not (self._kind == "messages" and name == "input"):
-                uses |= dict.fromkeys(NAMES[name], name)
-        uses |= {name: UNUSED for name, _ in reading.known if name not in reading.judged}
+                uses |= dict.fromkeys(COLUMN_NAMES[name], name)
+        uses |= {name: UNUSED_COLUMN for name, _ in reading.known if name not in reading.judged}
         self._inner: list[tuple[str, str]] = []
         named = {name: path for name, path in self._policy.columns.items() if name in beside}
         for name, path in (*reading.fields, *named.items()):
@@ -163,7 +163,7 @@ class RecordConverter:
                 uses[path] = MODALITY
             elif name not in TEMPLATE_KEYS and name != KEEP:
                 uses[column_of(path)] = ""
-        return {**uses, **dict.fromkeys(self._policy.ignore, UNUSED)}
+        return {**uses, **dict.fromkeys(self._policy.ignore, UNUSED_COLUMN)}
 
     def _short_way(self) -> tuple[ordinary.ShortWay, frozenset[str]]:
         """Return the fast path for ordinary records, and the columns that it uses."""
@@ -175,12 +175,12 @@ class RecordConverter:
                 extra = names.get("input") or ("input" if self._columns.get("input") == "input" else None)
                 short = ordinary.pair(names["prompt"], names["completion"], extra)
                 return short, frozenset((*main, extra) if extra else main)
-            has_usual_roles = ordinary.ROLES.isdisjoint(self._policy.roles)
+            has_usual_roles = ordinary.ORDINARY_ROLES.isdisjoint(self._policy.roles)
             if self._kind == "messages" and main == {names["messages"]} and has_usual_roles:
                 return ordinary.conversation(names["messages"]), frozenset(main)
             if self._kind == "text" and main == {names["text"]}:
                 return ordinary.text(names["text"]), frozenset(main)
-        return ordinary.never, frozenset()
+        return ordinary.never_ordinary, frozenset()
 
     def _note(self, name: str, value: Any) -> None:
         self._inside.setdefault(name, []).append(value)
@@ -202,7 +202,7 @@ def _size_of_used(converted: Json) -> int:
         if content := turn["content"]:
             used += len(content)
             if turn["role"] == "user" and "<" in content and (found := PLACEHOLDER.search(content)):
-                raise Refusal(OTHER_MODALITY, f"a question contains the placeholder {found[0][:40]} of an image")
+                raise RefusedLine(OTHER_MODALITY, f"a question contains the placeholder {found[0][:40]} of an image")
         if len(turn) > 2:
             used += _size_inside(turn)
     return used
@@ -211,13 +211,13 @@ def _size_of_used(converted: Json) -> int:
 def _size_beside(converted: Json) -> int:
     """Return the characters of the texts of a canonical record besides its messages."""
     answers = (*converted.get("chosen", ()), *converted.get("rejected", ()))
-    size = size_of([converted.get("text"), converted.get("tools")])
+    size = text_size([converted.get("text"), converted.get("tools")])
     return size + sum(len(turn["content"] or "") + _size_inside(turn) for turn in answers)
 
 
 def _size_inside(turn: Json) -> int:
     """Return the characters of the texts of a canonical turn besides its content."""
-    return size_of([turn.get(key) for key in INNER_TEXTS])
+    return text_size([turn.get(key) for key in INNER_TEXTS])
 
 
 def _is_within(path: str, place: str) -> bool:
@@ -237,12 +237,12 @@ def refuse_judged(name: str, value: Any) -> None:
         Refusal: with the reason ``judged_wrong``.
     """
     if is_against(name, value):
-        raise Refusal(JUDGED_WRONG, f"{name!r} is {str(value)[:40]}: the record is not for training")
+        raise RefusedLine(JUDGED_WRONG, f"{name!r} is {str(value)[:40]}: the record is not for training")
 
 
 def is_against(name: str, value: Any) -> bool:
     """Return whether the value of a column means that a record is not for training."""
-    if plain(column_of(name)) in SPLITS:
+    if plain_name(column_of(name)) in SPLIT_COLUMNS:
         return type(value) is str and value.strip().lower() in OTHER_SPLITS
     if type(value) is str:
         return value.strip().lower() in NO
@@ -251,7 +251,9 @@ def is_against(name: str, value: Any) -> bool:
 
 def _refuse_modality(name: str, value: Any) -> None:
     if value not in (None, "", [], {}):
-        raise Refusal(OTHER_MODALITY, f"{name!r} is {MODALITIES[plain(name)]}, which a text model cannot process")
+        raise RefusedLine(
+            OTHER_MODALITY, f"{name!r} is {MODALITIES[plain_name(name)]}, which a text model cannot process"
+        )
 
 
 def _stripped(converted: Json, marks: list[str]) -> Json:
@@ -266,7 +268,7 @@ def _stripped(converted: Json, marks: list[str]) -> Json:
 
 def _still_text(text: str, when_empty: str) -> str:
     if not text.strip():
-        raise Refusal(when_empty, "there is no text besides the markers of data.strip")
+        raise RefusedLine(when_empty, "there is no text besides the markers of data.strip")
     return text
 
 

@@ -9,16 +9,16 @@ from itertools import chain
 from typing import Any
 
 from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, TURN_KEYS
-from snaketune.data.formats.columns import NAMES
+from snaketune.data.formats.columns import COLUMN_NAMES
 from snaketune.data.records.field_paths import column_of
 from snaketune.data.records.parsing import escaped_key, needles, refuse_changed, refuse_escaped, refuse_repeated
-from snaketune.data.records.reading_policy import Reading
+from snaketune.data.records.reading_policy import SourceReading
 
 Json = dict[str, Any]
-CALLS = ("tool_calls", "function_call", "tools", "functions")
+CALL_FIELDS = ("tool_calls", "function_call", "tools", "functions")
 
 
-def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
+def repetition_check(reading: SourceReading) -> Callable[[bytes, Json], None]:
     """Return the check of a line for repeated columns, repeated keys of turns, and inexact numbers of tools.
 
     A line with as many colons as keys has no repeated key; other lines have colons in texts, or nested objects.
@@ -27,10 +27,10 @@ def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
         A function of the raw line and its record, which raises Refusal.
     """
     main = [column_of(path) for path in dict(reading.fields).values()]
-    beside = [name for field in ("system", "tools", "history", "input", "reasoning") for name in NAMES[field]]
+    beside = [name for field in ("system", "tools", "history", "input", "reasoning") for name in COLUMN_NAMES[field]]
     optional = {name: needles([name]) for name in beside if name not in main}
     required, rare = needles(main), needles(TURN_KEYS)
-    tools = frozenset((reading.field("tools") or "tools", *NAMES["tools"]))
+    tools = frozenset((reading.field("tools") or "tools", *COLUMN_NAMES["tools"]))
     every = frozenset((*main, *beside, *TURN_KEYS))
     escaped = escaped_key(every)
 
@@ -58,7 +58,7 @@ def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
             refuse_repeated(content, _inner(frozenset(chain.from_iterable(objects))), once=len(objects))
             if inside > 2 * len(objects):
                 refuse_repeated(content, rare)
-        if not tools.isdisjoint(record) or any(key in turn for turn in objects for key in CALLS):
+        if not tools.isdisjoint(record) or any(key in turn for turn in objects for key in CALL_FIELDS):
             refuse_changed(content, lambda parsed: _of_tools(parsed, main, tools))
 
     return check
@@ -78,5 +78,5 @@ def _of_tools(record: Json, columns: list[str], tools: frozenset[str]) -> list[A
         for turn in turns if type(turns) is list else ():
             if type(turn) is dict:
                 found += [turn] if "arguments" in turn else []
-                found += [turn[key] for key in CALLS if key in turn]
+                found += [turn[key] for key in CALL_FIELDS if key in turn]
     return found

@@ -5,14 +5,14 @@ from functools import lru_cache
 from typing import Any
 
 ABSENT = object()
-STEP = re.compile(r"\[(\d*)\]|\.?([^.\[\]]+)")
+PATH_STEP = re.compile(r"\[(\d*)\]|\.?([^.\[\]]+)")
 
 
 @lru_cache(maxsize=4096)
-def steps_of(path: str) -> tuple[str | int, ...]:
+def path_steps(path: str) -> tuple[str | int, ...]:
     """Return the keys and list indices of a path; ``[]`` is the key ``""``."""
     steps: list[str | int] = []
-    for match in STEP.finditer(path):
+    for match in PATH_STEP.finditer(path):
         steps.append(int(match[1]) if match[1] else match[2] or "")
     return tuple(steps)
 
@@ -27,7 +27,7 @@ def value_at(record: dict[str, Any], path: str) -> Any:
     if path in record:
         return record[path]
     value: Any = record
-    for step in steps_of(path):
+    for step in path_steps(path):
         if type(step) is int:
             if type(value) is not list or step >= len(value):
                 return ABSENT
@@ -42,7 +42,7 @@ def values_at(record: dict[str, Any], path: str) -> list[Any]:
     if path in record:
         return [record[path]]
     found: list[Any] = [record]
-    for step in steps_of(path):
+    for step in path_steps(path):
         if step == "":
             found = [item for value in found if type(value) is list for item in value]
         elif type(step) is int:
@@ -52,14 +52,14 @@ def values_at(record: dict[str, Any], path: str) -> list[Any]:
     return found
 
 
-def beside(record: dict[str, Any], path: str) -> dict[str, Any]:
+def values_beside(record: dict[str, Any], path: str) -> dict[str, Any]:
     """Return the values beside ``path`` in its column, by their own paths."""
     if path in record:
         return {}
     found: dict[str, Any] = {}
     value: Any = record
     done = ""
-    for step in steps_of(path):
+    for step in path_steps(path):
         if type(step) is int:
             if type(value) is not list or step >= len(value):
                 break

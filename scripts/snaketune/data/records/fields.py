@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from snaketune.data.records.parsing import KINDS
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.parsing import JSON_TYPES
+from snaketune.data.records.quarantine import RefusedLine
 
 KEYS_SHOWN = 12
 # Reasons to set a valid record aside: it is counted, but not as a bad line.
@@ -12,7 +12,7 @@ OTHER_MODALITY = "other_modality"
 JUDGED_WRONG = "judged_wrong"
 SET_ASIDE = (OTHER_MODALITY, JUDGED_WRONG)
 # In this range Python writes a float without an exponent.
-SMALLEST, LARGEST = 1e-4, 1e16
+SMALLEST_PLAIN, LARGEST_PLAIN = 1e-4, 1e16
 
 
 def text_of(record: Mapping[str, Any], name: str, when_empty: str) -> str:
@@ -25,7 +25,7 @@ def text_of(record: Mapping[str, Any], name: str, when_empty: str) -> str:
     if type(value) is not str:
         raise refuse_value(record, name, "text")
     if not value or value.isspace():
-        raise Refusal(when_empty, f"{name!r} has no text")
+        raise RefusedLine(when_empty, f"{name!r} has no text")
     return value
 
 
@@ -40,19 +40,19 @@ def answer_of(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     if type(value) is bool:
         return "true" if value else "false"
-    if type(value) is int or (type(value) is float and (value == 0 or SMALLEST <= abs(value) < LARGEST)):
+    if type(value) is int or (type(value) is float and (value == 0 or SMALLEST_PLAIN <= abs(value) < LARGEST_PLAIN)):
         return str(value)
     return text_of(record, name, "empty_completion")
 
 
-def refuse_value(record: Mapping[str, Any], name: str, expected: str, place: str = "") -> Refusal:
+def refuse_value(record: Mapping[str, Any], name: str, expected: str, place: str = "") -> RefusedLine:
     """Return the refusal of a field at ``place`` that is missing, null or of the wrong type."""
     inside = f"{place}: " if place else ""
     if name not in record:
-        return Refusal("missing_field", f"{inside}there is no {name!r}; found: {listed(record)}")
+        return RefusedLine("missing_field", f"{inside}there is no {name!r}; found: {listed(record)}")
     if record[name] is None:
-        return Refusal("null_content", f"{inside}{name!r} is null, it must be {expected}")
-    return Refusal("wrong_type", f"{inside}{name!r} is {KINDS[type(record[name])]}, it must be {expected}")
+        return RefusedLine("null_content", f"{inside}{name!r} is null, it must be {expected}")
+    return RefusedLine("wrong_type", f"{inside}{name!r} is {JSON_TYPES[type(record[name])]}, it must be {expected}")
 
 
 def listed(names: Iterable[str]) -> str:

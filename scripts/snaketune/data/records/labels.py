@@ -5,9 +5,9 @@ from typing import Any
 
 from snaketune.data.formats.columns import NO, YES
 from snaketune.data.records.field_paths import ABSENT, value_at
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 
-SAID = {**dict.fromkeys(NO, False), **dict.fromkeys(YES, True), "-1": False}
+LABEL_VALUES = {**dict.fromkeys(NO, False), **dict.fromkeys(YES, True), "-1": False}
 
 
 def label_of(value: Any) -> bool | None:
@@ -15,7 +15,7 @@ def label_of(value: Any) -> bool | None:
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) in (bool, int, str):
-        return SAID.get(str(value).strip().lower())
+        return LABEL_VALUES.get(str(value).strip().lower())
     return None
 
 
@@ -34,8 +34,8 @@ def labelled(converted: dict[str, Any], record: Mapping[str, Any], column: str) 
     is_good = label_of(value)
     if is_good is None:
         shown = "missing" if value is ABSENT or value is None else repr(value)[:40]
-        raise Refusal("no_label", f"{column!r} is {shown}, it must be true or false, or 1 or 0")
+        raise RefusedLine("no_label", f"{column!r} is {shown}, it must be true or false, or 1 or 0")
     turns = converted["messages"]
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        raise Refusal("no_answer", "the conversation does not end in an answer, which is what the label is of")
+        raise RefusedLine("no_answer", "the conversation does not end in an answer, which is what the label is of")
     return {**converted, "messages": turns[:-1], "chosen" if is_good else "rejected": turns[-1:]}

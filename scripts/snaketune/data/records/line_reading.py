@@ -11,9 +11,9 @@ import orjson
 from snaketune.data.records.conversion import RecordConverter
 from snaketune.data.records.exactness import repetition_check
 from snaketune.data.records.parsing import LONGEST_LINE, parse_line
-from snaketune.data.records.quarantine import Refusal, entry_of
-from snaketune.data.records.reading_policy import Reading, ReadingPolicy
-from snaketune.data.records.seen import Seen
+from snaketune.data.records.quarantine import RefusedLine, entry_of
+from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
+from snaketune.data.records.seen import SeenColumns
 from snaketune.data.sources.blocks import Block
 
 Parser = Callable[[Any, bool], dict[str, Any]]
@@ -37,7 +37,7 @@ class BlockResult:
     refused: bytes = b""
     reasons: Counter[str] = field(default_factory=Counter)
     first: str = ""
-    seen: Seen = field(default_factory=Seen)
+    seen: SeenColumns = field(default_factory=SeenColumns)
 
 
 class LineReader:
@@ -45,7 +45,7 @@ class LineReader:
 
     def __init__(self, policy: ReadingPolicy):
         self._policy = policy
-        self._readers: dict[Reading, tuple[RecordConverter, Parser]] = {}
+        self._readers: dict[SourceReading, tuple[RecordConverter, Parser]] = {}
 
     def __call__(self, block: Block) -> BlockResult:
         """Convert each line of ``block``, or quarantine it with the reason."""
@@ -73,7 +73,7 @@ class LineReader:
                 continue
             try:
                 record = parse(content, place < last)
-            except Refusal as refusal:
+            except RefusedLine as refusal:
                 if offset is not None and block.coding is None:
                     offset += sum(map(len, lines[reached:place])) + place - reached
                 reached = place
@@ -86,7 +86,7 @@ class LineReader:
         result.written, result.refused = written.getvalue(), refused.getvalue()
         return result
 
-    def _parser(self, reading: Reading, convert: RecordConverter) -> Parser:
+    def _parser(self, reading: SourceReading, convert: RecordConverter) -> Parser:
         """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
         check_keys, run = repetition_check(reading), convert.__call__
 
@@ -107,13 +107,13 @@ def _object(content: Any) -> dict[str, Any]:
     Raises:
         Refusal: if the row could not be read.
     """
-    if isinstance(content, Refusal):
+    if isinstance(content, RefusedLine):
         raise content
     found: dict[str, Any] = content
     return found
 
 
-def _entry(block: Block, number: int, offset: int | None, content: Any, refusal: Refusal) -> bytes:
+def _entry(block: Block, number: int, offset: int | None, content: Any, refusal: RefusedLine) -> bytes:
     """Return a quarantine entry; a row without text of its own is shown as JSON, without a byte offset."""
     if block.coding is None:
         return entry_of(block.source, block.path, number, offset, content, refusal)

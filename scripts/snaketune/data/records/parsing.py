@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 
 LONGEST_LINE = 16 << 20
 # The white space of JSON, and the mark that some programs write at the beginning of a file.
@@ -22,7 +22,7 @@ TURN_NAMES = frozenset(("role", "from", "speaker", "sender"))
 NOT_NUMBERS = ("NaN", "Infinity")
 # Characters that have a short escape in JSON.
 SHORT_ESCAPES = frozenset('"\\/\b\f\n\r\t')
-KINDS: dict[type, str] = {
+JSON_TYPES: dict[type, str] = {
     type(None): "null",
     bool: "true or false",
     int: "a number",
@@ -43,7 +43,7 @@ def as_record(value: Any) -> dict[str, Any]:
         return value
     if type(value) is list and value and all(type(turn) is dict and TURN_NAMES.intersection(turn) for turn in value):
         return {"messages": value}
-    raise Refusal("not_an_object", f"the line is {KINDS[type(value)]}, it must be one JSON object")
+    raise RefusedLine("not_an_object", f"the line is {JSON_TYPES[type(value)]}, it must be one JSON object")
 
 
 def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
             ``lone_surrogate``, ``nan_literal``, ``too_deep`` or ``not_an_object``.
     """
     if len(content) > LONGEST_LINE:
-        raise Refusal("line_too_long", f"the line is longer than {LONGEST_LINE >> 20} MiB")
+        raise RefusedLine("line_too_long", f"the line is longer than {LONGEST_LINE >> 20} MiB")
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -66,21 +66,23 @@ def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
     return record if type(record) is dict else as_record(record)
 
 
-def _explain(content: bytes, error: orjson.JSONDecodeError, complete: bool) -> Refusal:
+def _explain(content: bytes, error: orjson.JSONDecodeError, complete: bool) -> RefusedLine:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as wrong:
-        return Refusal("invalid_utf8", f"byte 0x{content[wrong.start]:02x} at position {wrong.start + 1} is not UTF-8")
+        return RefusedLine(
+            "invalid_utf8", f"byte 0x{content[wrong.start]:02x} at position {wrong.start + 1} is not UTF-8"
+        )
     where = f"{error.msg} at character {error.pos + 1}"
     if text.startswith(NOT_NUMBERS, error.pos):
-        return Refusal("nan_literal", f"NaN and Infinity are not JSON: character {error.pos + 1}")
+        return RefusedLine("nan_literal", f"NaN and Infinity are not JSON: character {error.pos + 1}")
     if "surrogate" in error.msg:
-        return Refusal("lone_surrogate", where)
+        return RefusedLine("lone_surrogate", where)
     if "depth" in error.msg or "recursion" in error.msg:
-        return Refusal("too_deep", where)
+        return RefusedLine("too_deep", where)
     if not complete and error.pos >= len(text.rstrip()) - 1:
-        return Refusal("not_json", f"{where}: the file ends in the middle of the line")
-    return Refusal("not_json", where)
+        return RefusedLine("not_json", f"{where}: the file ends in the middle of the line")
+    return RefusedLine("not_json", where)
 
 
 def is_list_of_objects(value: Any) -> bool:
@@ -150,7 +152,7 @@ def refuse_any_repeated(text: str, place: str) -> None:
     def check(pairs: list[tuple[str, Any]]) -> None:
         keys = [key for key, _ in pairs]
         if len(keys) != len(set(keys)):
-            raise Refusal("duplicate_key", f"{place}: {max(keys, key=keys.count)!r} occurs twice in one object")
+            raise RefusedLine("duplicate_key", f"{place}: {max(keys, key=keys.count)!r} occurs twice in one object")
 
     json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
 
@@ -178,13 +180,13 @@ def refuse_changed(content: bytes, parts_of: Callable[[dict[str, Any]], list[Any
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
-            raise Refusal("duplicate_key", f"{max(keys, key=keys.count)!r} occurs twice in one object")
+            raise RefusedLine("duplicate_key", f"{max(keys, key=keys.count)!r} occurs twice in one object")
         return found
 
     try:
         record = json.loads(content, object_pairs_hook=once, parse_int=str, parse_float=_Spelled)
     except RecursionError:
-        raise Refusal("too_deep", "the line is nested too deeply to check for repeated keys") from None
+        raise RefusedLine("too_deep", "the line is nested too deeply to check for repeated keys") from None
     _refuse_changed_numbers(parts_of(as_record(record)))
 
 
@@ -202,7 +204,7 @@ def _refuse_changed_numbers(waiting: list[Any]) -> None:
     while waiting:
         value = waiting.pop()
         if type(value) is _Spelled and value != (written := _written(value)):
-            raise Refusal(
+            raise RefusedLine(
                 "inexact_number", f"a tool's {value} would be written as {written}: write it like that, or as a string"
             )
         waiting += value.values() if type(value) is dict else value if type(value) is list else ()
@@ -220,10 +222,10 @@ def _look_closer(content: bytes, names: set[str]) -> None:
     def check(pairs: list[tuple[str, Any]]) -> None:
         keys = [key for key, _ in pairs if key in names]
         if len(keys) != len(set(keys)):
-            raise Refusal("duplicate_key", f"{max(keys, key=keys.count)!r} occurs twice in one object")
+            raise RefusedLine("duplicate_key", f"{max(keys, key=keys.count)!r} occurs twice in one object")
 
     try:
         # Numbers stay text: Python refuses integers of thousands of digits.
         json.loads(content, object_pairs_hook=check, parse_int=str, parse_float=str)
     except RecursionError:
-        raise Refusal("too_deep", "the line is nested too deeply to check for repeated keys") from None
+        raise RefusedLine("too_deep", "the line is nested too deeply to check for repeated keys") from None

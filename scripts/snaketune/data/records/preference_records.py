@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.data.conversations.conversations import Turn, TurnReader, check_order
+from snaketune.data.conversations.conversations import ReadTurn, TurnReader, check_order
 from snaketune.data.conversations.marked_up_text import is_marked, turns_in
 from snaketune.data.conversations.role_names import ROLE_KEYS
 from snaketune.data.conversations.tool_use import called_function, is_calls, written_calls
 from snaketune.data.records.fields import answer_of, refuse_value, text_of
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import Ranking
 
 
@@ -28,7 +28,7 @@ class PartReader:
     rendered: str = ""
     calls: bool = False
 
-    def asked(self, record: Mapping[str, Any], name: str) -> list[Turn]:
+    def asked(self, record: Mapping[str, Any], name: str) -> list[ReadTurn]:
         """Return the turns of a prompt.
 
         Raises:
@@ -36,7 +36,7 @@ class PartReader:
         """
         return self._part(record, name, "user", "empty_prompt")
 
-    def answer(self, record: Mapping[str, Any], name: str) -> list[Turn]:
+    def answer(self, record: Mapping[str, Any], name: str) -> list[ReadTurn]:
         """Return the turns of an answer, or of a whole conversation that ends in it.
 
         Raises:
@@ -44,7 +44,7 @@ class PartReader:
         """
         return self._part(record, name, "assistant", "empty_completion")
 
-    def _part(self, record: Mapping[str, Any], name: str, role: str, when_empty: str) -> list[Turn]:
+    def _part(self, record: Mapping[str, Any], name: str, role: str, when_empty: str) -> list[ReadTurn]:
         value = record.get(name)
         if self.calls and role == "assistant" and (is_calls(value) or value in ([], "[]")):
             return self.turns.read_turns([{"role": role, "content": None, "tool_calls": _calls(value, name)}], {}, name)
@@ -52,14 +52,16 @@ class PartReader:
             return self.turns.read_turns([value], dict(record), name)
         if type(value) is list:
             if value and all(type(item) is str for item in value):
-                raise Refusal("wrong_type", f"{name!r} is a list of {len(value)} texts, it must be text or messages")
+                raise RefusedLine(
+                    "wrong_type", f"{name!r} is a list of {len(value)} texts, it must be text or messages"
+                )
             return self.turns.read_turns(value, dict(record), name)
         if self.rendered and type(value) is str and (role == "user" or is_marked(value, self.rendered)):
             return self.conversation_in(value, name)
         text = answer_of(record, name) if role == "assistant" else text_of(record, name, when_empty)
         return [{"role": role, "content": text}]
 
-    def conversation_in(self, text: str, name: str) -> list[Turn]:
+    def conversation_in(self, text: str, name: str) -> list[ReadTurn]:
         """Return the turns of a text in the markup, without an empty assistant turn at the end.
 
         Raises:
@@ -67,7 +69,7 @@ class PartReader:
         """
         found = turns_in(text, self.rendered)
         if found is None:
-            raise Refusal(
+            raise RefusedLine(
                 "not_rendered", f"{name!r} is not a conversation in the markup {self.rendered}, as others are"
             )
         if found[-1][0] == "assistant" and not found[-1][1].strip():
@@ -80,7 +82,7 @@ def _calls(value: Any, name: str) -> list[dict[str, Any]]:
 
 
 def preference(
-    reader: PartReader, record: Mapping[str, Any], asked: list[Turn], names: tuple[str, str, str]
+    reader: PartReader, record: Mapping[str, Any], asked: list[ReadTurn], names: tuple[str, str, str]
 ) -> dict[str, Any]:
     """Return ``{messages, chosen, rejected}`` of a raw record.
 
@@ -97,7 +99,7 @@ def preference(
     prompt, chosen, rejected = names
     answers = [reader.answer(record, name) for name in (chosen, rejected)]
     if answers[0] == answers[1]:
-        raise Refusal("no_preference", f"{chosen!r} and {rejected!r} are the same: neither is preferred")
+        raise RefusedLine("no_preference", f"{chosen!r} and {rejected!r} are the same: neither is preferred")
     if any(answer and answer[0]["role"] != "assistant" for answer in answers):
         asked, answers = _without_prompt(asked, *answers)
     elif not asked:
@@ -107,7 +109,7 @@ def preference(
     return {"messages": asked, "chosen": answers[0], "rejected": answers[1]}
 
 
-def completed(reader: PartReader, record: Mapping[str, Any], asked: list[Turn], name: str) -> list[Turn]:
+def completed(reader: PartReader, record: Mapping[str, Any], asked: list[ReadTurn], name: str) -> list[ReadTurn]:
     """Return the turns of a prompt and of the completion in column ``name``; answers in the prompt are not trained.
 
     Raises:
@@ -115,23 +117,25 @@ def completed(reader: PartReader, record: Mapping[str, Any], asked: list[Turn], 
     """
     answer = reader.answer(record, name)
     if not answer:
-        raise Refusal("empty_completion", f"{name!r} has no messages")
+        raise RefusedLine("empty_completion", f"{name!r} has no messages")
     asked = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in asked]
     check_order([*asked, *answer], name)
     return [*asked, *answer]
 
 
-def _without_prompt(asked: list[Turn], one: list[Turn], other: list[Turn]) -> tuple[list[Turn], list[list[Turn]]]:
+def _without_prompt(
+    asked: list[ReadTurn], one: list[ReadTurn], other: list[ReadTurn]
+) -> tuple[list[ReadTurn], list[list[ReadTurn]]]:
     """Split two whole conversations into their common prompt and the answers; a given prompt must be at its end."""
     # At least one turn of each is left as the answer, even if one conversation is the beginning of the other.
     shared = 0
     while shared < min(len(one), len(other)) - 1 and one[shared] == other[shared]:
         shared += 1
     if not shared or one[shared]["role"] != "assistant" or other[shared]["role"] != "assistant":
-        raise Refusal("prompts_differ", "the chosen and the rejected conversation differ before their answers")
+        raise RefusedLine("prompts_differ", "the chosen and the rejected conversation differ before their answers")
     common = one[:shared]
     if asked and common[-len(asked) :] != asked:
-        raise Refusal("prompts_differ", "the conversations do not start with the given prompt")
+        raise RefusedLine("prompts_differ", "the conversations do not start with the given prompt")
     return common, [one[shared:], other[shared:]]
 
 
@@ -146,7 +150,7 @@ def ranked(record: Mapping[str, Any], name: str, ranking: Ranking) -> tuple[Any,
         raise refuse_value(record, name, "a list of answers")
     if ranking.text is None:
         if len(answers) != 2:
-            raise Refusal(
+            raise RefusedLine(
                 "not_two_answers", f"{name!r} has {len(answers)} answers, it must have a better and a worse one"
             )
         return answers[0], answers[1]
@@ -172,5 +176,5 @@ def _score(answer: Any, ranking: Ranking, place: str) -> float:
         except ValueError:
             value = None
     if not isinstance(value, int | float) or type(answer.get(ranking.text)) is not str:
-        raise Refusal("no_score", f"{place} has no number {ranking.score!r} or no text {ranking.text!r}")
+        raise RefusedLine("no_score", f"{place} has no number {ranking.score!r} or no text {ranking.text!r}")
     return float(value)

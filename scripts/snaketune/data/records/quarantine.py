@@ -13,7 +13,7 @@ from snaketune.core.atomic import writing
 RAW_CHARACTERS = 2000
 
 
-class Refusal(Exception):
+class RefusedLine(Exception):
     """A line that cannot become a record, with a reason code and a readable detail."""
 
     def __init__(self, reason: str, detail: str):
@@ -22,7 +22,7 @@ class Refusal(Exception):
         self.detail = detail
 
 
-def entry_of(source: int, path: str, line: int, offset: int | None, content: bytes, refusal: Refusal) -> bytes:
+def entry_of(source: int, path: str, line: int, offset: int | None, content: bytes, refusal: RefusedLine) -> bytes:
     """Return the quarantine entry of a refused line.
 
     Args:

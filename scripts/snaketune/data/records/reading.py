@@ -16,27 +16,27 @@ from snaketune.data.formats.first_records import TO_UTF8, no_objects
 from snaketune.data.formats.formats import check_columns
 from snaketune.data.formats.refusals import absent_column
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
-from snaketune.data.records.accounting import Layout, SourceAccount, counted
+from snaketune.data.records.accounting import Layout, LineCounts, counted
 from snaketune.data.records.field_paths import column_of
 from snaketune.data.records.fields import listed
 from snaketune.data.records.line_reading import BlockResult, LineReader
 from snaketune.data.records.parsing import parse_line
-from snaketune.data.records.quarantine import Quarantine, Refusal
-from snaketune.data.records.reading_policy import Limits, Reading, ReadingPolicy
+from snaketune.data.records.quarantine import Quarantine, RefusedLine
+from snaketune.data.records.reading_policy import ReadingPolicy, RecordLimits, SourceReading
 from snaketune.data.records.shard_parts import Begun, Ended, ReadSources
 from snaketune.data.shards import read_parts
-from snaketune.data.sources.blocks import Block, SourceBlocks, is_packed
+from snaketune.data.sources.blocks import Block, SourceBlocks, is_compressed_name
 from snaketune.data.sources.line_chunks import blocks_of_chunks
 from snaketune.data.sources.pieces import Chunk
-from snaketune.storage.copy_targets import Source
+from snaketune.storage.copy_targets import NamedSource
 from snaketune.storage.staging import progress_bar
 
 SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
-EVERYTHING = Limits()
+EVERYTHING = RecordLimits()
 # Fields that every record of their format has.
-MAIN_FIELDS = frozenset(
+REQUIRED_FIELDS = frozenset(
     ("messages", "conversations", "prompt", "completion", "instruction", "output", "text", "chosen", "rejected")
 )
 # Compressed text expands by about this factor.
@@ -58,9 +58,9 @@ class RecordReader:
         self._named = dict(policy.columns)
         self._found: set[str] = set()
         self.quarantine = quarantine
-        self.accounts: dict[int, SourceAccount] = {}
+        self.accounts: dict[int, LineCounts] = {}
 
-    def read(self, sources: list[tuple[Source, Path]], threads: int, parts: Sequence[str | Path] = ()) -> None:
+    def read(self, sources: list[tuple[NamedSource, Path]], threads: int, parts: Sequence[str | Path] = ()) -> None:
         """Read all lines of all sources, each with the place where it lies, in bounded memory.
 
         Args:
@@ -85,7 +85,7 @@ class RecordReader:
             if not account.records + account.quarantined:
                 raise _no_lines(account.path)
 
-    def read_beginning(self, source: Source, place: Path, records: int) -> tuple[dict[str, Any], bool]:
+    def read_beginning(self, source: NamedSource, place: Path, records: int) -> tuple[dict[str, Any], bool]:
         """Read a source, the only one of this reader, until there are ``records`` records or 4 MiB are read.
 
         Returns:
@@ -104,7 +104,7 @@ class RecordReader:
                 break
         if is_all:
             self.finish()
-        elif lacking := {column_of(self._named[name]) for name in MAIN_FIELDS & self._named.keys()} - self._found:
+        elif lacking := {column_of(self._named[name]) for name in REQUIRED_FIELDS & self._named.keys()} - self._found:
             self._refuse_unseen(min(lacking))
         return self.accounts[0].facts(), is_all
 
@@ -112,12 +112,12 @@ class RecordReader:
         """Yield the result of each block."""
         return ordered_results(LineReader, (self._policy,), blocks, processes)
 
-    def blocks(self, sources: list[tuple[Source, Path]], several: bool) -> Iterator[Block]:
+    def blocks(self, sources: list[tuple[NamedSource, Path]], several: bool) -> Iterator[Block]:
         """Yield the blocks of all sources, each with its reading."""
         return chain.from_iterable(self.blocks_of(at, *source, several) for at, source in enumerate(sources))
 
     def blocks_of(
-        self, index: int, source: Source, place: Path, several: bool, chunks: Sequence[Chunk] | None = None
+        self, index: int, source: NamedSource, place: Path, several: bool, chunks: Sequence[Chunk] | None = None
     ) -> Iterator[Block]:
         """Yield the blocks of a source, or of some of its chunks, with its reading.
 
@@ -133,17 +133,19 @@ class RecordReader:
             known = replace(block, reading=reading)
             yield known.by_reference() if several and block.is_plain else known
 
-    def _policy_of(self, source: Source) -> ReadingPolicy:
+    def _policy_of(self, source: NamedSource) -> ReadingPolicy:
         policy = self._policy.of_source(source.options)
         check_columns(policy.format, policy.columns)
         self._named |= policy.columns
         return policy
 
-    def _open_account(self, index: int, source: Source, reading: Reading, layout: SourceBlocks | Layout) -> None:
+    def _open_account(
+        self, index: int, source: NamedSource, reading: SourceReading, layout: SourceBlocks | Layout
+    ) -> None:
         name = source.options.get("name", "")
-        self.accounts[index] = SourceAccount(source.path, reading, blocks=layout, name=name)
+        self.accounts[index] = LineCounts(source.path, reading, blocks=layout, name=name)
 
-    def _read_by_shards(self, sources: Sequence[Source], parts: Sequence[str | Path]) -> Iterator[BlockResult]:
+    def _read_by_shards(self, sources: Sequence[NamedSource], parts: Sequence[str | Path]) -> Iterator[BlockResult]:
         """Yield what shards have read; no source is opened again."""
         read = ReadSources(sources)
         for result in read_parts(parts):
@@ -164,7 +166,9 @@ class RecordReader:
         self._found |= result.seen.found
         self.accounts[result.source].add(result)
 
-    def _choose(self, blocks: Iterator[Block], path: str, policy: ReadingPolicy) -> tuple[Reading, Iterator[Block]]:
+    def _choose(
+        self, blocks: Iterator[Block], path: str, policy: ReadingPolicy
+    ) -> tuple[SourceReading, Iterator[Block]]:
         seen, lines, sample = _sample(blocks)
         if not lines:
             raise _no_lines(path)
@@ -248,14 +252,14 @@ class RecordReader:
 
 
 def read_records(
-    sources: Iterable[tuple[Source, Path]],
+    sources: Iterable[tuple[NamedSource, Path]],
     policy: ReadingPolicy,
     records: IO[bytes],
     quarantine: IO[bytes],
     kept_at: str | Path,
     threads: int = 1,
     parts: Sequence[str | Path] = (),
-    limits: Limits = EVERYTHING,
+    limits: RecordLimits = EVERYTHING,
 ) -> dict[str, Any]:
     """Read all sources into records and quarantine and return the facts of the manifest.
 
@@ -291,7 +295,7 @@ def read_records(
 
 
 def _read_all(
-    sources: list[tuple[Source, Path]],
+    sources: list[tuple[NamedSource, Path]],
     policy: ReadingPolicy,
     records: IO[bytes],
     quarantine: IO[bytes],
@@ -315,15 +319,15 @@ def _with_sample(facts: dict[str, Any], left_out: Sequence[int]) -> dict[str, An
     return {**facts, "sources": entries, "records": facts["records"] - sum(left_out), "not_sampled": sum(left_out)}
 
 
-def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
+def reading_bar(sources: Sequence[tuple[NamedSource, Path]]) -> Any:
     """Return a progress bar over the bytes of the sources."""
     label = Path(sources[0][0].path).name if len(sources) == 1 else f"{len(sources)} sources"
     return progress_bar(sum(source.bytes for source, _ in sources), f"reading {label}")
 
 
-def processes_for(sources: Iterable[Source], threads: int) -> int:
+def processes_for(sources: Iterable[NamedSource], threads: int) -> int:
     """Return the number of processes worth starting to read these sources, at most ``threads``."""
-    size = sum(source.bytes * (EXPANSION if is_packed(source.path) else 1) for source in sources)
+    size = sum(source.bytes * (EXPANSION if is_compressed_name(source.path) else 1) for source in sources)
     return max(1, min(threads, size // BYTES_PER_PROCESS))
 
 
@@ -346,7 +350,7 @@ def _sample(blocks: Iterator[Block]) -> tuple[list[Block], int, list[tuple[int, 
                 objects.append((number, content))
             elif type(content) is bytes and content and not content.isspace():
                 lines += 1
-                with suppress(Refusal):  # these lines are read again and then set aside
+                with suppress(RefusedLine):  # these lines are read again and then set aside
                     objects.append((number, parse_line(content)))
         if sum(block.size for block in seen) >= SAMPLE_BYTES:
             break

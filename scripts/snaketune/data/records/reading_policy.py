@@ -59,14 +59,14 @@ class ReadingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RecordLimits:
     """The maximum number of records of all sources together (None for all), and the seed of every sample."""
 
     max_records: int | None = None
     seed: int = 0
 
     @classmethod
-    def of_slice(cls, cfg: ReadingSlice) -> "Limits":
+    def of_slice(cls, cfg: ReadingSlice) -> "RecordLimits":
         """Return the limits of a stage's configuration slice."""
         data = cfg["data"]
         return cls(data.get("max_records"), data.get("seed", 0))
@@ -91,7 +91,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SourceReading:
     """The way in which the records of one source are read, decided once from its first records.
 
     Attributes:

@@ -15,12 +15,12 @@ from snaketune.data.records.accounting import Layout, summary_of
 from snaketune.data.records.line_reading import BlockResult
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader, processes_for, read_records, reading_bar
-from snaketune.data.records.reading_policy import Limits, ReadingPolicy
+from snaketune.data.records.reading_policy import ReadingPolicy, RecordLimits
 from snaketune.data.records.shard_parts import Begun, Ended, Span, spans_of
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.sources.pieces import Chunk
 from snaketune.settings.data_slices import ReadingSlice, StageSettings
-from snaketune.storage.copy_targets import BUILTIN, Source
+from snaketune.storage.copy_targets import BUILTIN, NamedSource
 from snaketune.storage.disks import Disks
 from snaketune.storage.object_storage import is_remote
 from snaketune.storage.stage_facts import sources_of
@@ -28,8 +28,8 @@ from snaketune.storage.staging import ensure_staged
 
 
 def read_shard(
-    sources: Sequence[Source],
-    places: Callable[[Sequence[Source]], Iterable[Path]],
+    sources: Sequence[NamedSource],
+    places: Callable[[Sequence[NamedSource]], Iterable[Path]],
     policy: ReadingPolicy,
     shard: Shard,
     part: str | Path,
@@ -65,7 +65,7 @@ def read_shard(
 
 
 def _places_of(
-    sources: Sequence[Source], spans: Sequence[Span], places: Callable[[Sequence[Source]], Iterable[Path]]
+    sources: Sequence[NamedSource], spans: Sequence[Span], places: Callable[[Sequence[NamedSource]], Iterable[Path]]
 ) -> list[Path]:
     """Return where each source of a shard is read: a part of a local file in place, since it is read once."""
     is_part = [span.stop - span.first < span.count for span in spans]
@@ -76,12 +76,12 @@ def _places_of(
     return [Path(one.path) if stays else next(staged) for one, stays in zip(sources, here, strict=True)]
 
 
-def _chunks_in(source: Source, span: Span) -> Sequence[Chunk] | None:
+def _chunks_in(source: NamedSource, span: Span) -> Sequence[Chunk] | None:
     """Return the chunks to read of a source; None if it is read whole."""
     return source.chunks[span.first : span.stop] if source.chunks else None
 
 
-def _part_of(source: Source, span: Span) -> Source:
+def _part_of(source: NamedSource, span: Span) -> NamedSource:
     """Return a source with the bytes that are read of it."""
     if not source.chunks:
         return source
@@ -129,7 +129,7 @@ def read_all(job: ReadingJob) -> None:
     if not job.parts:
         places = ensure_staged(sources, settings["scratch"], work, Disks.of(os.environ, work))
     kept_at = work / "quarantine" / f"{job.quarantine.parent.name}.jsonl"
-    policy, limits = ReadingPolicy.of_slice(job.cfg), Limits.of_slice(job.cfg)
+    policy, limits = ReadingPolicy.of_slice(job.cfg), RecordLimits.of_slice(job.cfg)
     with writing(job.records) as records, writing(job.quarantine) as quarantine:
         pairs = zip(sources, places, strict=True)
         facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"], job.parts, limits)

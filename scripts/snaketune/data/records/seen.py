@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from snaketune.data.formats.columns import has_text, size_of
+from snaketune.data.formats.columns import has_text, text_size
 
 # Maximum number of fields counted by name.
 KNOWN_COLUMNS = 1000
 
 
 @dataclass(slots=True)
-class Seen:
+class SeenColumns:
     """Counts of unused columns and keys, and the configured columns that were found.
 
     Attributes:
@@ -38,9 +38,9 @@ class Seen:
         counts[0] += 1
         if value is not None and type(value) not in (int, float, bool) and has_text(value):
             counts[1] += 1
-            counts[2] += size_of(value)
+            counts[2] += text_size(value)
 
-    def add(self, other: "Seen") -> None:
+    def add(self, other: "SeenColumns") -> None:
         """Add the counts of another object."""
         self.found |= other.found
         self.used += other.used

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snaketune.data.records.accounting import Layout
-from snaketune.data.records.reading_policy import Reading
+from snaketune.data.records.reading_policy import SourceReading
 from snaketune.data.shards import Shard, unfit_parts
-from snaketune.storage.copy_targets import Source
+from snaketune.storage.copy_targets import NamedSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Begun:
     """Comes before the results of a source: how it is read, and which chunks of it."""
 
     source: int
-    reading: Reading
+    reading: SourceReading
     span: Span
 
 
@@ -38,7 +38,7 @@ class Ended:
     layout: Layout
 
 
-def spans_of(sources: Sequence[Source], shard: Shard) -> dict[int, Span]:
+def spans_of(sources: Sequence[NamedSource], shard: Shard) -> dict[int, Span]:
     """Return what a shard reads: for each of its sources, by number from 0, the chunks.
 
     A shard owns what begins in its share of the bytes of all sources.
@@ -60,7 +60,7 @@ class ReadSources:
         sources: all sources.
     """
 
-    def __init__(self, sources: Sequence[Source]):
+    def __init__(self, sources: Sequence[NamedSource]):
         self._counts = [max(1, len(source.chunks)) for source in sources]
         self._source = self._reached = 0
 

@@ -18,12 +18,12 @@ from snaketune.data.rows.cutting import Documents
 from snaketune.data.rows.packing import RowPlan
 
 BATCH_TOKENS = 1 << 20
-Tokens = tuple[np.ndarray, np.ndarray]
+TokensAndLabels = tuple[np.ndarray, np.ndarray]
 FIXED = {"input_ids": pa.int32(), "loss_mask": pa.int8(), "position_ids": pa.int32()}
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class PackedDocument:
     """A document in a row: the index of its record, the position of its first token, and its length in tokens."""
 
     record: int
@@ -31,7 +31,7 @@ class Document:
     length: int
 
 
-def schema(row_length: int, has_labels: bool = False) -> pa.Schema:
+def packed_schema(row_length: int, has_labels: bool = False) -> pa.Schema:
     """Return the Arrow schema of packed rows of ``row_length`` tokens, with labels of rejected answers if wanted."""
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
     labels = [("rejected", pa.list_(pa.bool_()))] if has_labels else []
@@ -61,7 +61,7 @@ def write_rows(
     partial = sibling(path)
     plan = RowPlan.of(rows)
     counts = {"rows": len(plan), "documents": len(plan.members), "tokens": 0, "trainable_tokens": 0}
-    kind = schema(row_length, bool((store.seconds < 0).any()))
+    kind = packed_schema(row_length, bool((store.seconds < 0).any()))
     try:
         # Written beside the target and renamed: an interrupted run leaves no file that looks complete.
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, kind) as writer:
@@ -115,7 +115,7 @@ def _rejected(seconds: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found
 
 
-def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[list[Tokens], np.ndarray]:
+def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[list[TokensAndLabels], np.ndarray]:
     """Return the documents that go into rows, and how many each member yields: two if it is a pair."""
     seconds = store.seconds[members]
     documents = [
@@ -126,7 +126,7 @@ def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[
     return documents, 1 + (seconds > 0)
 
 
-def _parts(document: Tokens, second: int, row_length: int) -> tuple[Tokens, ...]:
+def _parts(document: TokensAndLabels, second: int, row_length: int) -> tuple[TokensAndLabels, ...]:
     """Return the document, or both documents of a pair."""
     tokens, trained = document
     if len(tokens) > row_length:
@@ -201,13 +201,13 @@ class PackedRows:
         """All positions, shape [rows, row_length], restarting at 0 in each document and in the padding."""
         return self._whole("position_ids")
 
-    def documents(self, row: int) -> list[Document]:
+    def documents(self, row: int) -> list[PackedDocument]:
         """Return the documents of row ``row`` in order."""
         batch, index = self._locate(row)
         records = self._batches[batch].column("documents")[index].as_py()
         lengths = self._batches[batch].column("lengths")[index].as_py()
         starts = np.cumsum([0, *lengths[:-1]]).tolist()
-        return [Document(*entry) for entry in zip(records, starts, lengths, strict=True)]
+        return [PackedDocument(*entry) for entry in zip(records, starts, lengths, strict=True)]
 
     def rejected(self, row: int) -> np.ndarray:
         """Return which documents of row ``row`` are rejected answers, bool; without labels, the second of each pair."""

@@ -104,7 +104,7 @@ def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]
     return account
 
 
-def costs(lengths: np.ndarray, max_length: int, context: int | None) -> dict[str, int | None]:
+def tokens_by_batching(lengths: np.ndarray, max_length: int, context: int | None) -> dict[str, int | None]:
     """Return the tokens to compute, padding included, for each way of batching the pieces.
 
     ``padded_tokens_at_context`` pads every piece to the model's context (None if unknown),
@@ -157,7 +157,7 @@ def rightsize(
         "model_context": context,
         "coverage_records": round(float(fits.mean()), 6),
         "coverage_tokens": round(float(train.lengths[fits].sum() / train.lengths.sum()), 6),
-        **costs(pieces.lengths, max_length, context),
+        **tokens_by_batching(pieces.lengths, max_length, context),
         "eval": held_out_account,
         "histogram": histogram(train.lengths),
     }

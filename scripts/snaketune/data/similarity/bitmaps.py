@@ -6,19 +6,19 @@ their shingles compared exactly.
 
 import numpy as np
 
-from snaketune.data.similarity.shingles import Rows
+from snaketune.data.similarity.shingles import ShingleRows
 
 # The upper 11 bits of a shingle's hash select the bit that it sets in its row's bitmap.
 BITS = 11
-WORDS = (1 << BITS) // 64
+BITMAP_WORDS = (1 << BITS) // 64
 BLOCK_ROWS = 1024
 # Tolerance for rounding: a pair exactly at the threshold must pass.
-SLACK = 1e-9
+ROUNDING_TOLERANCE = 1e-9
 
 
-def bitmaps(rows: Rows) -> np.ndarray:
+def bitmaps(rows: ShingleRows) -> np.ndarray:
     """Return a bitmap of 2,048 bits per row, in which each shingle sets one bit, uint64 [rows, 32]."""
-    found = np.empty((len(rows), WORDS), np.uint64)
+    found = np.empty((len(rows), BITMAP_WORDS), np.uint64)
     for start in range(0, len(rows), BLOCK_ROWS):
         offsets = rows.offsets[start : start + BLOCK_ROWS + 1]
         count = len(offsets) - 1
@@ -27,7 +27,7 @@ def bitmaps(rows: Rows) -> np.ndarray:
         # Blocks bound this array: one byte per bit, 2 MB for 1,024 rows.
         bits = np.zeros(count << BITS, bool)
         bits[place] = True
-        found[start : start + count] = np.packbits(bits).view(np.uint64).reshape(count, WORDS)
+        found[start : start + count] = np.packbits(bits).view(np.uint64).reshape(count, BITMAP_WORDS)
     return found
 
 
@@ -50,4 +50,4 @@ def may_be_similar(one: np.ndarray, other: np.ndarray, sizes: np.ndarray, thresh
         threshold: t.
     """
     # With a union of U members the intersection has t U, so A + B = (1 + t) U; the symmetric difference is (1 - t) U.
-    return least_difference(one, other) <= (1 - threshold) / (1 + threshold) * sizes + SLACK
+    return least_difference(one, other) <= (1 - threshold) / (1 + threshold) * sizes + ROUNDING_TOLERANCE

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from snaketune.data.parallel import in_processes
-from snaketune.data.records.canonical_records import Range, Turn, count_lines, line_ranges, read_turns
+from snaketune.data.records.canonical_records import Range, RoleAndText, count_lines, line_ranges, read_turns
 from snaketune.data.similarity import hash_index
 from snaketune.data.similarity.evaluation_texts import EvaluationText
 from snaketune.data.similarity.hash_index import HashIndex
-from snaketune.data.similarity.shingles import BATCH_TEXTS, folded, windows, words
+from snaketune.data.similarity.shingles import BATCH_TEXTS, folded, windows, word_hashes
 
 # 13-grams as in GPT-3 (Brown et al. 2020, appendix C); 8-grams as in Tülu 3 (Lambert et al. 2024).
-LONG, SHORT = 13, 8
+LONG_NGRAM, SHORT_NGRAM = 13, 8
 LEAST_SHARE = 0.5
 # The roles in which a whole short text of an evaluation counts: questions are distinctive, short answers are not.
 OPEN_ROLES = ("user", "text")
@@ -56,8 +56,8 @@ class Contamination:
 def runs(texts: Sequence[str]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return the word count of each text, and the hashes and offsets of its 13-grams and of its 8-grams."""
     # Copies of benchmarks often differ from the original in punctuation and case only.
-    hashes, offsets = words([folded(text) for text in texts], punctuation_breaks=True)
-    return np.diff(offsets), windows(hashes, offsets, LONG, 13), windows(hashes, offsets, SHORT, 8)
+    hashes, offsets = word_hashes([folded(text) for text in texts], punctuation_breaks=True)
+    return np.diff(offsets), windows(hashes, offsets, LONG_NGRAM, 13), windows(hashes, offsets, SHORT_NGRAM, 8)
 
 
 def build_index(texts: Iterator[EvaluationText], folder: Path) -> None:
@@ -72,7 +72,7 @@ def build_index(texts: Iterator[EvaluationText], folder: Path) -> None:
             owner = np.repeat(np.arange(len(batch)), np.diff(offsets))
             # ``windows`` gives a text shorter than n one run with all its words. Among the 13-grams it represents a
             # whole short text; among the 8-grams it would let a short phrase alone decide, so it is left out.
-            counted = lengths[owner] >= (1 if name == "long" else LONG)
+            counted = lengths[owner] >= (1 if name == "long" else LONG_NGRAM)
             found[name].append(hashes[counted].view(np.int64))
             owners[name].append(owner[counted] + done)
         done += len(batch)
@@ -132,7 +132,7 @@ def contamination_of_range(path: Path, span: Range, chosen: np.ndarray, first: i
 
 
 def _contamination(
-    batch: Sequence[tuple[int, Turn]], indexes: Sequence[HashIndex], lengths: np.ndarray, sizes: np.ndarray
+    batch: Sequence[tuple[int, RoleAndText]], indexes: Sequence[HashIndex], lengths: np.ndarray, sizes: np.ndarray
 ) -> Contamination:
     """Return one row for each pair of a turn and an evaluation text that overlap enough.
 
@@ -141,7 +141,7 @@ def _contamination(
     is_open = np.array([turn[0] in OPEN_ROLES for _, turn in batch])
     counts, *kinds = runs([turn[1] for _, turn in batch])
     # A short turn can only match a whole short text, and only in an open role: a short answer proves nothing.
-    compared = (counts >= LONG) | (is_open & (counts > 0))
+    compared = (counts >= LONG_NGRAM) | (is_open & (counts > 0))
     owned = []
     for hashes, offsets in kinds:
         turn = np.repeat(np.arange(len(batch)), np.diff(offsets))
@@ -169,7 +169,7 @@ def _rated(long: np.ndarray, short: np.ndarray, lengths: np.ndarray, sizes: np.n
     has_long = np.bincount(place[: len(long)], minlength=len(pairs)) > 0
     share = np.bincount(place[len(long) :], minlength=len(pairs)) / np.maximum(1, sizes[text])
     # A hit among the 13-grams of a text that has fewer words is a match of the whole text.
-    whole = has_long & (lengths[text] < LONG)
+    whole = has_long & (lengths[text] < LONG_NGRAM)
     share[whole] = 1
     half = (share >= LEAST_SHARE) & ~whole
     keep = has_long | half

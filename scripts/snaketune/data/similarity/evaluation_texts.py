@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from snaketune.core.errors import DataError
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.sources.blocks import SourceBlocks
 from snaketune.data.sources.contents import opened
 
@@ -70,7 +70,7 @@ def _of_records(path: str, digest: str) -> Iterator[EvaluationText]:
 
 def _value_of(item: Any, place: str) -> Any:
     """Return the value of a record, or None for a blank line."""
-    if isinstance(item, Refusal):
+    if isinstance(item, RefusedLine):
         raise DataError(f"{place}: {item.detail}: correct it.")
     if not isinstance(item, bytes):
         return item

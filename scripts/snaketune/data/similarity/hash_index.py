@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snaketune.data.similarity.shingles import gathered
+from snaketune.data.similarity.shingles import hashes_of_rows
 
 SMALL_BYTES = 1 << 12
 FEWEST_FLAGS, MOST_FLAGS = 1 << 16, 1 << 27
@@ -88,7 +88,7 @@ class HashIndex:
         """
         ends = np.cumsum(self.counts(place))
         for start, stop in ranges_within(ends, HITS):
-            owners, _ = gathered(self.owners, self.starts, place[start:stop])
+            owners, _ = hashes_of_rows(self.owners, self.starts, place[start:stop])
             yield slice(start, stop), owners.astype(np.int64)
 
     def find(self, hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

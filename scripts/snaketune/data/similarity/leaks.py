@@ -15,7 +15,7 @@ from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, count_lines, line_ranges, read_turns
 from snaketune.data.similarity.minhash import near_text
 from snaketune.data.similarity.overlap import SimilarityIndex
-from snaketune.data.similarity.shingles import Rows, batches, shingled, taken
+from snaketune.data.similarity.shingles import ShingleRows, batches, shingled, taken
 
 NGRAM = 5
 # An evenly spaced sample of at least this many training records (at most every 64th) reveals template families.
@@ -127,7 +127,7 @@ def search(
 
 
 def _surely_alike(
-    rows: Rows, tasks: Sequence[tuple[Any, ...]], threshold: float, most: int, closest: np.ndarray, threads: int
+    rows: ShingleRows, tasks: Sequence[tuple[Any, ...]], threshold: float, most: int, closest: np.ndarray, threads: int
 ) -> np.ndarray:
     """Return which held-out records are similar to more than ``most`` records of a sample of training records, bool.
 
@@ -164,10 +164,10 @@ class _Sample:
         parts: the shingles of each range.
     """
 
-    def __init__(self, parts: Iterator[Rows]):
+    def __init__(self, parts: Iterator[ShingleRows]):
         self._parts, self._rows = parts, _rows([])
 
-    def take(self, most: int) -> Rows:
+    def take(self, most: int) -> ShingleRows:
         """Return the rows of the next ``most`` records, or of all that are left."""
         while len(starts := self._starts()) <= most and (part := next(self._parts, None)) is not None:
             self._rows = _rows([self._rows, part])
@@ -180,7 +180,7 @@ class _Sample:
         return np.append(np.flatnonzero(np.diff(self._rows.owner, prepend=-1)), len(self._rows))
 
 
-def _pairs(rows: Rows, held_out: SimilarityIndex) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _pairs(rows: ShingleRows, held_out: SimilarityIndex) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield (training record, held-out record, similarity) of all similar pairs, each once, record by record."""
     # A text of medium length has two rows, words and characters: the more similar one counts.
     for x, y, similarity in held_out.similar(rows):
@@ -210,26 +210,28 @@ def tasks_of(side: Side, threshold: float) -> list[tuple[Any, ...]]:
     ]
 
 
-def _shingled_batches(path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float) -> Iterator[Rows]:
+def _shingled_batches(
+    path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float
+) -> Iterator[ShingleRows]:
     """Yield shingles of the chosen records of a range, owned by the index of the record in the file."""
     records = np.flatnonzero(chosen) + first
     done = 0
     for batch in batches(near_text(turns) for turns in read_turns(path, span, chosen.tolist())):
         rows = shingled(batch, NGRAM, threshold)
-        yield Rows(records[done + rows.owner], rows.hashes, rows.offsets)
+        yield ShingleRows(records[done + rows.owner], rows.hashes, rows.offsets)
         done += len(batch)
 
 
-def shingles_of_range(path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float) -> Rows:
+def shingles_of_range(path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float) -> ShingleRows:
     """Return the shingles of the chosen records of a range."""
     return _rows(list(_shingled_batches(path, span, chosen, first, threshold)))
 
 
-def _rows(parts: Sequence[Rows]) -> Rows:
+def _rows(parts: Sequence[ShingleRows]) -> ShingleRows:
     owner = np.concatenate([np.zeros(0, np.int64), *(part.owner for part in parts)])
     hashes = np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)])
     lengths = np.concatenate([[0], *(np.diff(part.offsets) for part in parts)])
-    return Rows(owner, hashes, np.cumsum(lengths.astype(np.int64)))
+    return ShingleRows(owner, hashes, np.cumsum(lengths.astype(np.int64)))
 
 
 @dataclass(frozen=True, slots=True)

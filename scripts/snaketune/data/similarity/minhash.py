@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from snaketune.data.parallel import in_processes
-from snaketune.data.records.canonical_records import Range, Turn, read_turns
-from snaketune.data.similarity.bitmaps import WORDS, bitmaps
-from snaketune.data.similarity.shingles import Rows, batches, constants, shingled_with_indentation
+from snaketune.data.records.canonical_records import Range, RoleAndText, read_turns
+from snaketune.data.similarity.bitmaps import BITMAP_WORDS, bitmaps
+from snaketune.data.similarity.shingles import ShingleRows, batches, constants, shingled_with_indentation
 from snaketune.data.similarity.sorted_keys import HALF
 
 # The largest acceptable probability that the bands miss a pair exactly at the threshold; above it they miss far fewer.
 MISSED = 1e-3
-MOST_ROWS = 16
+MOST_ROWS_OF_A_BAND = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class SimilarityCriteria:
         # Two records of similarity s agree in one band of r values with probability s^r, so all b bands miss the pair
         # with (1 - s^r)^b (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, section 3.4). Wider bands bring
         # fewer chance meetings to compare: the widest that still misses almost nothing at the threshold is taken.
-        for rows in range(MOST_ROWS, 1, -1):
+        for rows in range(MOST_ROWS_OF_A_BAND, 1, -1):
             bands = self.num_perm // rows
             if (1 - self.threshold**rows) ** bands < MISSED:
                 return bands, rows
         return self.num_perm, 1
 
 
-def near_text(turns: list[Turn]) -> str:
+def near_text(turns: list[RoleAndText]) -> str:
     """Return the text by which records are compared; system prompts are left out, since many records share one."""
     # Leading white space counts as indentation only in a turn of several lines, where it can carry meaning.
     return "\n".join([text if "\n" in text else text.strip() for role, text in turns if role != "system"])
@@ -79,7 +79,7 @@ def sketch_range(
         ("lengths", lengths, np.zeros(0, np.int64)),
         ("shingles", shingles, np.zeros(0, np.uint64)),
         ("sketches", sketches, np.zeros((0, criteria.num_perm), np.uint8)),
-        ("bitmaps", maps, np.zeros((0, WORDS), np.uint64)),
+        ("bitmaps", maps, np.zeros((0, BITMAP_WORDS), np.uint64)),
         ("wholes", wholes, np.zeros((0, 2), np.uint64)),
     ):
         np.save(part.with_suffix(f".{name}.npy"), np.concatenate([empty, *arrays]))
@@ -87,7 +87,7 @@ def sketch_range(
     return part
 
 
-def minhash(rows: Rows, count: int) -> np.ndarray:
+def minhash(rows: ShingleRows, count: int) -> np.ndarray:
     """Return MinHash signatures of the rows, uint32 [count, rows], under affine permutations of 32-bit hashes."""
     hashes = (rows.hashes >> HALF).astype(np.uint32)
     factors, shifts = (constants(count, seed).astype(np.uint32) for seed in (3, 4))

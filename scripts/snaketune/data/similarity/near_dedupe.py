@@ -17,11 +17,11 @@ import numpy as np
 from snaketune.core.errors import DataError
 from snaketune.data.similarity.bitmaps import may_be_similar
 from snaketune.data.similarity.minhash import SimilarityCriteria
-from snaketune.data.similarity.shingles import Rows, jaccard
+from snaketune.data.similarity.shingles import ShingleRows, jaccard
 from snaketune.data.similarity.sorted_keys import HALF, LOW, distinct, shared_keys
 
 # Each member of a large bucket is compared with the bucket's first member and with this many following ones.
-WINDOW = 8
+BUCKET_WINDOW = 8
 BUFFERED_PAIRS = 1 << 22
 ESTIMATED_PAIRS = 1 << 15
 # Page faults on a memory-mapped file bring in about 64 kB per row, so pages are released after so many pairs.
@@ -75,7 +75,7 @@ class Store:
         if len(lengths) >= 1 << 32:
             raise DataError("dedupe.near: there are more than 2**32 records: set it to false or split the sources.")
         self._sizes, offsets = lengths, np.concatenate([[0], np.cumsum(lengths)])
-        self.rows = Rows(self.owner, _joined(folder, parts, "shingles", keep), offsets)
+        self.rows = ShingleRows(self.owner, _joined(folder, parts, "shingles", keep), offsets)
         self._sketches = _joined(folder, parts, "sketches", keep)
         self._bitmaps = _joined(folder, parts, "bitmaps", keep)
         self._wholes = _joined(folder, parts, "wholes", keep)
@@ -207,10 +207,10 @@ def _pairs(entries: np.ndarray, next_band: np.ndarray) -> Iterator[np.ndarray]:
     bucket, row = np.repeat(np.arange(len(starts)), sizes), entries & LOW
     # A bucket of n rows has n²/2 pairs: boilerplate shared by 100,000 records would take forever. Similar records that
     # are not neighbours here meet in another band or, through a representative, in a later round.
-    large = np.flatnonzero(np.repeat(sizes > WINDOW + 1, sizes))
+    large = np.flatnonzero(np.repeat(sizes > BUCKET_WINDOW + 1, sizes))
     yield row[np.repeat(starts, sizes)[large]] << HALF | row[large]
     row[large] = row[large][np.lexsort((row[large], next_band[row[large].astype(np.int64)], bucket[large]))]
-    for distance in range(1, WINDOW + 1):
+    for distance in range(1, BUCKET_WINDOW + 1):
         same = bucket[distance:] == bucket[:-distance]
         x, y = row[:-distance][same], row[distance:][same]
         yield np.minimum(x, y) << HALF | np.maximum(x, y)

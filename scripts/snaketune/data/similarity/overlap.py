@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from snaketune.data.similarity import hash_index
-from snaketune.data.similarity.bitmaps import SLACK, bitmaps, may_be_similar
+from snaketune.data.similarity.bitmaps import ROUNDING_TOLERANCE, bitmaps, may_be_similar
 from snaketune.data.similarity.hash_index import FEWEST_FLAGS, MOST_FLAGS, HashIndex, mapped, ranges_within, slots
-from snaketune.data.similarity.shingles import Rows, gathered, jaccard
+from snaketune.data.similarity.shingles import ShingleRows, hashes_of_rows, jaccard
 
 # Pairs whose bitmaps are compared at once, 256 bytes for each side.
 BITMAP_PAIRS = 1 << 14
-BLOCK_SHINGLES, BLOCK_ROWS = 1 << 20, 1 << 14
+BLOCK_SHINGLES, OVERLAP_BLOCK_ROWS = 1 << 20, 1 << 14
 # 50 bits of a shingle's hash and 14 bits of its row's number within a block are packed into one sortable integer.
 HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
 PLACE_BITS = 24
@@ -41,7 +41,7 @@ class SimilarityIndex:
         threshold: minimum similarity.
     """
 
-    rows: Rows
+    rows: ShingleRows
     sizes: np.ndarray
     maps: np.ndarray
     frequency: np.ndarray
@@ -49,7 +49,7 @@ class SimilarityIndex:
     threshold: float
 
     @classmethod
-    def build(cls, rows: Rows, threshold: float) -> "SimilarityIndex":
+    def build(cls, rows: ShingleRows, threshold: float) -> "SimilarityIndex":
         """Index ``rows``."""
         # Frequencies come from the indexed set alone, so the order of rarity is known before any other text is read.
         frequency, found = _frequency(rows.hashes), [(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, int))]
@@ -64,17 +64,17 @@ class SimilarityIndex:
         self.index.save(path)
         for name in ("sizes", "maps", "frequency"):
             np.save(path.with_suffix(f".{name}.npy"), getattr(self, name))
-        for name in Rows.__slots__:
+        for name in ShingleRows.__slots__:
             np.save(path.with_suffix(f".row_{name}.npy"), getattr(self.rows, name))
 
     @classmethod
     def load(cls, path: Path, threshold: float) -> "SimilarityIndex":
         """Return the memory-mapped index at ``path``."""
-        rows = Rows(*(mapped(path.with_suffix(f".row_{name}.npy")) for name in Rows.__slots__))
+        rows = ShingleRows(*(mapped(path.with_suffix(f".row_{name}.npy")) for name in ShingleRows.__slots__))
         sizes, maps, frequency = (mapped(path.with_suffix(f".{name}.npy")) for name in ("sizes", "maps", "frequency"))
         return cls(rows, sizes, maps, frequency, HashIndex.load(path), threshold)
 
-    def similar(self, others: Rows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def similar(self, others: ShingleRows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield (row of ``others``, row of the index, similarity) of all pairs that reach the threshold, in pieces.
 
         A piece holds all pairs of some consecutive texts of ``others``. Its memory is bounded: by 2**21 shared shingles
@@ -115,7 +115,7 @@ class SimilarityIndex:
         return found // count, found % count, shared
 
     def _candidates(
-        self, others: Rows, sizes: np.ndarray, x: np.ndarray, y: np.ndarray, shared: np.ndarray
+        self, others: ShingleRows, sizes: np.ndarray, x: np.ndarray, y: np.ndarray, shared: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return those of the pairs ``x``, ``y`` that may reach the threshold, by sizes, shared keys and bitmaps."""
         one, other = sizes[x], self.sizes[y]
@@ -125,10 +125,10 @@ class SimilarityIndex:
         enough = shared + beyond >= _ceiling(self.threshold / (1 + self.threshold) * (one + other))
         # Jaccard similarity is at most the ratio of the sizes: the intersection has at most as many members as the
         # smaller set, the union at least as many as the larger.
-        enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - SLACK
+        enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - ROUNDING_TOLERANCE
         x, y = x[enough], y[enough]
         present, place = np.unique(x, return_inverse=True)
-        maps = bitmaps(Rows(present, *gathered(others.hashes, others.offsets, present)))
+        maps = bitmaps(ShingleRows(present, *hashes_of_rows(others.hashes, others.offsets, present)))
         alike = np.ones(len(x), bool)
         for start in range(0, len(x), BITMAP_PAIRS):
             few = slice(start, start + BITMAP_PAIRS)
@@ -151,11 +151,11 @@ def _texts_within(owner: np.ndarray, hits: np.ndarray, most: int) -> Iterator[tu
 
 
 def _ceiling(values: np.ndarray) -> np.ndarray:
-    return np.ceil(values - SLACK).astype(np.int64)
+    return np.ceil(values - ROUNDING_TOLERANCE).astype(np.int64)
 
 
 def _rarest(
-    rows: Rows, start: int, stop: int, frequency: np.ndarray, threshold: float
+    rows: ShingleRows, start: int, stop: int, frequency: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the prefix of each row in a range: enough of its rarest shingles that any similar row has one of them.
 
@@ -164,7 +164,7 @@ def _rarest(
     Returns:
         The hashes, the number of the row within the range (ascending), and the distinct shingles of each row, int64.
     """
-    taken, row = distinct(rows, start, stop)
+    taken, row = distinct_shingles(rows, start, stop)
     sizes = np.bincount(row, minlength=stop - start)
     starts = np.cumsum(sizes) - sizes
     # Row, frequency and position in one integer: sorting integers is much faster than sorting by two columns.
@@ -183,17 +183,17 @@ def _frequency(hashes: np.ndarray) -> np.ndarray:
     return table
 
 
-def _blocks(rows: Rows) -> Iterator[tuple[int, int]]:
+def _blocks(rows: ShingleRows) -> Iterator[tuple[int, int]]:
     """Yield ranges of rows (start, stop exclusive) of about a million shingles."""
     start = 0
     while start < len(rows):
         stop = max(start + 1, int(np.searchsorted(rows.offsets, rows.offsets[start] + BLOCK_SHINGLES)) - 1)
-        stop = min(stop, start + BLOCK_ROWS, len(rows))
+        stop = min(stop, start + OVERLAP_BLOCK_ROWS, len(rows))
         yield start, stop
         start = stop
 
 
-def distinct(rows: Rows, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+def distinct_shingles(rows: ShingleRows, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct shingles of a range of at most 16,384 rows, and the number of their row within it, int64.
 
     Both ascend. Only the upper 50 bits of a hash count, as in the exact comparison.

@@ -32,7 +32,7 @@ BATCH_ROWS = 1 << 16
 # Source and line are packed into one int64, 23 bits for the source and 40 for the line, so one search finds a record.
 LINE_BITS = 40
 COPIED_BYTES = 8 << 20
-SCHEMA = pa.schema(
+PAIRS_SCHEMA = pa.schema(
     {
         "source": pa.int32(),
         "line": pa.int64(),
@@ -126,13 +126,13 @@ def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:
 def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
     """Write the table of removed records of a plan, in the order of the records."""
     removed = plan.removed
-    with pa.ipc.new_file(file, SCHEMA) as writer:
+    with pa.ipc.new_file(file, PAIRS_SCHEMA) as writer:
         for start in range(0, len(removed), BATCH_ROWS):
             chunk = removed[start : start + BATCH_ROWS]
             columns = (*index.source_and_line(chunk), *index.source_and_line(plan.representative[chunk]))
             arrays = [_array(values) for values in (*columns, plan.similarity[chunk])]
             kinds = np.where(plan.near[chunk], "near", "exact").tolist()
-            writer.write_batch(pa.record_batch([*arrays, _text_array(kinds)], schema=SCHEMA))
+            writer.write_batch(pa.record_batch([*arrays, _text_array(kinds)], schema=PAIRS_SCHEMA))
 
 
 def _array(values: np.ndarray) -> pa.Array:
@@ -156,7 +156,9 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(numbers)
 
 
-def apply_plan(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]) -> None:
+def remove_records(
+    removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]
+) -> None:
     """Copy the kept lines to ``kept`` and write each pair, with the beginnings of both texts, to ``duplicates``.
 
     Args:
@@ -170,7 +172,7 @@ def apply_plan(removed: str | Path, path: str | Path, index: LineIndex, kept: IO
         DataError: if the table refers to unknown records, or a representative is removed itself.
     """
     with pa.memory_map(str(removed)) as source:
-        table = pa.ipc.open_file(source).read_all().select(SCHEMA.names).cast(SCHEMA)
+        table = pa.ipc.open_file(source).read_all().select(PAIRS_SCHEMA.names).cast(PAIRS_SCHEMA)
         row, representative = _checked(table, index, removed)
         similarity, kinds = _numbers(table["similarity"]), table["kind"]
         with open(path, "rb", buffering=0) as lines:
@@ -179,7 +181,7 @@ def apply_plan(removed: str | Path, path: str | Path, index: LineIndex, kept: IO
             for record in np.flatnonzero(row >= 0).tolist():
                 _copy(lines, index.offsets[start], index.offsets[record], kept)
                 at, start = row[record], record + 1
-                pair = Pair(record, int(representative[at]), float(similarity[at]), kinds[at].as_py())
+                pair = DuplicatePair(record, int(representative[at]), float(similarity[at]), kinds[at].as_py())
                 duplicates.write(pair.described(lines, index))
             _copy(lines, index.offsets[start], index.offsets[-1], kept)
 
@@ -193,7 +195,7 @@ def _copy(lines: IO[bytes], start: int, end: int, target: IO[bytes]) -> None:
 
 def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Return for each record its row in the table, or -1, and for each row the index of the representative."""
-    columns = [_numbers(table[column]) for column in SCHEMA.names[:4]]
+    columns = [_numbers(table[column]) for column in PAIRS_SCHEMA.names[:4]]
     gone = index.find(columns[0], columns[1], name)
     representative = index.find(columns[2], columns[3], name)
     row = np.full(len(index.places), -1)
@@ -202,14 +204,14 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
     # without any surviving copy.
     again, chained = row[gone] != np.arange(len(gone)), row[representative] >= 0
     if (wrong := np.flatnonzero(again | chained)).size:
-        place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
+        place = {column: values[wrong[0]] for column, values in zip(PAIRS_SCHEMA.names, columns, strict=False)}
         problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is also removed"
         raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: rebuild the table.")
     return row, representative
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class DuplicatePair:
     """A removed record and its representative, by index."""
 
     removed: int
@@ -225,13 +227,13 @@ class Pair:
             "kept": index.place(self.kept),
             "kind": self.kind,
             "similarity": round(self.similarity, 6),
-            "text": excerpt(index.line(lines, self.removed)),
-            "kept_text": excerpt(index.line(lines, self.kept)),
+            "text": record_excerpt(index.line(lines, self.removed)),
+            "kept_text": record_excerpt(index.line(lines, self.kept)),
         }
         return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def excerpt(line: bytes) -> str:
+def record_excerpt(line: bytes) -> str:
     """Return the first 200 characters of a record's text, its turns joined by arrows."""
     turns = turns_of(orjson.loads(line))
     return " → ".join(" ".join(text[:EXCERPT_CHARACTERS].split()) for _, text in turns)[:EXCERPT_CHARACTERS]
@@ -274,7 +276,7 @@ def dedupe(job: DedupeJob) -> None:
     with writing(job.removed) as removed:
         write_removed(plan, index, removed)
     with writing(job.kept) as kept, writing(job.duplicates) as duplicates:
-        apply_plan(job.removed, job.records, index, kept, duplicates)
+        remove_records(job.removed, job.records, index, kept, duplicates)
     facts = plan.facts()
     for line in removed_duplicates(facts):
         print(line)

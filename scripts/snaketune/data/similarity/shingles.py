@@ -26,8 +26,8 @@ BATCH_CHARACTERS = 1 << 18
 CHUNK_PAIRS = 4096
 CHUNK_SHINGLES = 1 << 20
 
-LETTER, BREAK, SINGLE = 0, 1, 2
-LINE_END = ord("\n")
+LETTER, WORD_BREAK, SINGLE = 0, 1, 2
+LINE_END_BYTE = ord("\n")
 INDENTED = re.compile(r"(?:\A|\n)[^\S\n]")
 # Written out rather than derived from unicodedata, so that these classes do not change with the version of Python.
 _SPACES = (
@@ -71,7 +71,11 @@ def constants(count: int, seed: int) -> np.ndarray:
 def kinds_of_characters(punctuation_breaks: bool = False) -> np.ndarray:
     """Return the kind of each code point, uint8: part of a word, separator, or a word by itself."""
     table = np.zeros(0x110000, np.uint8)
-    for ranges, kind in ((_SPACES, BREAK), (_SINGLES, SINGLE), (_PUNCTUATION if punctuation_breaks else (), BREAK)):
+    for ranges, kind in (
+        (_SPACES, WORD_BREAK),
+        (_SINGLES, SINGLE),
+        (_PUNCTUATION if punctuation_breaks else (), WORD_BREAK),
+    ):
         for first, last in ranges:
             table[first : last + 1] = kind
     return table
@@ -83,7 +87,7 @@ def folded(text: str) -> str:
     return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
 
 
-def words(texts: Sequence[str], punctuation_breaks: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def word_hashes(texts: Sequence[str], punctuation_breaks: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of the words of all texts, uint64, and where each text's words start, int64 [texts + 1].
 
     A word's hash is a difference of two prefix sums of a polynomial in its characters (Rabin-Karp), so that no word
@@ -134,9 +138,9 @@ def _differences(sums: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
 
 def _with_indentation(codes: np.ndarray, kinds: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return ``starts`` of words, with the first word of an indented line starting at its line."""
-    lines = np.append(0, np.flatnonzero(codes == LINE_END) + 1)
+    lines = np.append(0, np.flatnonzero(codes == LINE_END_BYTE) + 1)
     lines, ends = lines[:-1], lines[1:]
-    indented = kinds[lines] == BREAK
+    indented = kinds[lines] == WORD_BREAK
     lines, ends = lines[indented], ends[indented]
     place = np.searchsorted(starts, lines)
     has_word = place < np.searchsorted(starts, ends)
@@ -163,7 +167,7 @@ def _boundaries(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where words start and where they end (exclusive)."""
     # ``inside`` is shifted by one: ``before`` and ``here`` are the same array seen from neighbouring characters.
     inside = np.zeros(len(kinds) + 1, bool)
-    np.not_equal(kinds, BREAK, out=inside[1:])
+    np.not_equal(kinds, WORD_BREAK, out=inside[1:])
     before, here = inside[:-1], inside[1:]
     # A word starts where a word character follows a separator. A character that is a word by itself also starts one,
     # and so does whatever follows it.
@@ -218,7 +222,7 @@ def windows(hashes: np.ndarray, offsets: np.ndarray, size: int, seed: int) -> tu
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ShingleRows:
     """Shingles of texts, one or two rows per text.
 
     Attributes:
@@ -235,7 +239,7 @@ class Rows:
         return len(self.owner)
 
 
-def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
+def shingled(texts: Sequence[str], ngram: int, threshold: float) -> ShingleRows:
     """Return the shingles of ``texts``.
 
     A text of fewer than 4 * ``ngram`` words has a row of character shingles, a longer one a row of word shingles.
@@ -243,10 +247,10 @@ def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
     needed up to 1 / ``threshold`` times that length only: texts that differ more in length cannot be that similar.
     """
     texts = [folded(text) for text in texts]
-    return _shingled(texts, *words(texts), ngram, threshold, _spaced)
+    return _shingled(texts, *word_hashes(texts), ngram, threshold, _spaced)
 
 
-def shingled_with_indentation(texts: Sequence[str], ngram: int, threshold: float) -> tuple[Rows, np.ndarray]:
+def shingled_with_indentation(texts: Sequence[str], ngram: int, threshold: float) -> tuple[ShingleRows, np.ndarray]:
     """Return the same with indentation counted, and the hashes of whole texts from :func:`indented_words`."""
     texts = [folded(text) for text in texts]
     hashes, offsets, wholes = indented_words(texts)
@@ -260,7 +264,7 @@ def _shingled(
     ngram: int,
     threshold: float,
     spaced: Callable[[str], str],
-) -> Rows:
+) -> ShingleRows:
     """Return word shingles of texts with the given words, and character shingles of short texts after ``spaced``."""
     # A text of w words has w - n + 1 shingles, and one changed word changes n of them: at 4 n words a single edit
     # leaves a similarity of about one half.
@@ -279,7 +283,7 @@ def _shingled(
     starts -= np.arange(len(starts))
     # The 1 keeps character 0 apart from the zeros that pad texts that are too short.
     runs = windows(codes[inner].astype(np.uint64) + np.uint64(1), starts, CHARACTER_NGRAM, 2)
-    return _merged(rows, Rows(by_characters, *runs))
+    return _merged(rows, ShingleRows(by_characters, *runs))
 
 
 def _spaced(text: str) -> str:
@@ -295,28 +299,28 @@ def _spaced_with_indentation(text: str) -> str:
     return " ".join([line[: len(line) - len(words)] + _spaced(words) for line, words in lines if words])
 
 
-def _taken(hashes: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> Rows:
+def _taken(hashes: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> ShingleRows:
     if len(chosen) == len(offsets) - 1:
-        return Rows(chosen, hashes, offsets)
-    return Rows(chosen, *gathered(hashes, offsets, chosen))
+        return ShingleRows(chosen, hashes, offsets)
+    return ShingleRows(chosen, *hashes_of_rows(hashes, offsets, chosen))
 
 
-def _merged(one: Rows, other: Rows) -> Rows:
+def _merged(one: ShingleRows, other: ShingleRows) -> ShingleRows:
     """Return the rows of both in the order of their texts; for each text, those of ``one`` come first."""
     hashes = np.concatenate([one.hashes, other.hashes])
     offsets = np.concatenate([one.offsets, other.offsets[1:] + one.offsets[-1]])
     owner = np.concatenate([one.owner, other.owner])
     # A stable sort keeps each text's word row before its character row.
     order = np.argsort(owner, kind="stable")
-    return Rows(owner[order], *gathered(hashes, offsets, order))
+    return ShingleRows(owner[order], *hashes_of_rows(hashes, offsets, order))
 
 
-def taken(rows: Rows, chosen: np.ndarray) -> Rows:
+def taken(rows: ShingleRows, chosen: np.ndarray) -> ShingleRows:
     """Return some of the rows, given by index."""
-    return Rows(rows.owner[chosen], *gathered(rows.hashes, rows.offsets, chosen))
+    return ShingleRows(rows.owner[chosen], *hashes_of_rows(rows.hashes, rows.offsets, chosen))
 
 
-def gathered(hashes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def hashes_of_rows(hashes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the concatenated hashes of the given rows and their offsets."""
     lengths = offsets[rows + 1] - offsets[rows]
     starts = np.zeros(len(rows) + 1, np.int64)
@@ -338,7 +342,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def jaccard(left: ShingleRows, right: ShingleRows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the exact Jaccard similarity of each pair of rows ``left[x]`` and ``right[y]``, float64 [pairs].
 
     Shingles count as sets. Only the upper 50 bits of a hash are compared: two different shingles collide once in about
@@ -362,14 +366,14 @@ def _chunks(sizes: np.ndarray) -> Iterator[slice]:
         start = stop
 
 
-def _jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _jaccard(left: ShingleRows, right: ShingleRows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Count shared shingles by sorting keys of pair (13 bits), shingle (50 bits) and side (1 bit).
 
     The two keys of a shared shingle are neighbours after sorting and differ in the last bit only.
     """
     keys = []
     for side, (rows, chosen) in enumerate(((left, x), (right, y))):
-        hashes, starts = gathered(rows.hashes, rows.offsets, chosen)
+        hashes, starts = hashes_of_rows(rows.hashes, rows.offsets, chosen)
         pairs = np.repeat(np.arange(len(x), dtype=np.uint64) << np.uint64(51), np.diff(starts))
         # 13 bits are enough for the at most 4,096 pairs of a chunk.
         keys.append(((hashes >> np.uint64(13)) & np.uint64(_MASK - 1)) | pairs | np.uint64(side))

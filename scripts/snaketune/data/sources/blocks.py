@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from snaketune.core.errors import DataError
 from snaketune.data.records.parsing import BYTE_ORDER_MARK, LONGEST_LINE
-from snaketune.data.records.reading_policy import Reading
-from snaketune.data.sources.containers import ARRAY, LINES, MEMBER, OBJECTS, ROWS, TABLE, Container, recognise
+from snaketune.data.records.reading_policy import SourceReading
+from snaketune.data.sources.containers import (
+    ARRAY,
+    LINES,
+    MEMBER,
+    OBJECTS,
+    ROWS_CONTAINER,
+    TABLE_CONTAINER,
+    Container,
+    recognise,
+)
 from snaketune.data.sources.contents import Content, opened
 from snaketune.data.sources.delimited import RowCutter
 from snaketune.data.sources.pieces import BLOCK_BYTES, Chunk, Coding, Piece
@@ -22,7 +31,7 @@ from snaketune.data.sources.tables import TableCutter
 if TYPE_CHECKING:
     from snaketune.data.sources.json_text import Items
 
-PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".parquet")
+PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class Block:
     """
 
     source: int
-    reading: Reading | None
+    reading: SourceReading | None
     path: str
     place: str
     line: int
@@ -125,17 +134,17 @@ class SourceBlocks:
         return Block(self._source, None, self._path, str(self._place), *place, unit, piece.coding, is_plain)
 
     def _progress(self, content: Content) -> Callable[[], int]:
-        if self.container.kind != TABLE or content.file is None:
+        if self.container.kind != TABLE_CONTAINER or content.file is None:
             return content.reached
         self._table = TableCutter(content.file, content.stream, self._path)
         return lambda: self._table.reached(content.raw.size)
 
     def _pieces(self, content: Content) -> Iterator[Piece]:
         kind = self.container.kind
-        if kind == ROWS and self.container.coding:
+        if kind == ROWS_CONTAINER and self.container.coding:
             content.stream.read(self.container.skipped)
             yield from RowCutter(content.stream, self.container.coding, self.container.skipped).cut()
-        elif kind == TABLE:
+        elif kind == TABLE_CONTAINER:
             table = self._table if content.file else TableCutter(None, content.stream, self._path)
             yield from table.cut()
         elif kind == LINES:
@@ -160,9 +169,9 @@ def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterato
     return iter(SourceBlocks(source, path, place, digest))
 
 
-def is_packed(path: str) -> bool:
+def is_compressed_name(path: str) -> bool:
     """Return whether a source, judging by its name, is likely to be much larger once unpacked."""
-    return path.lower().endswith(PACKED)
+    return path.lower().endswith(PACKED_SUFFIXES)
 
 
 def _damaged(path: str, unit: str, number: int, error: EOFError) -> DataError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from snaketune.core.errors import DataError
 
-READ_BYTES = 1 << 20
+DECOMPRESSED_AT_ONCE = 1 << 20
 # Real text does not compress 250-fold: such data are a decompression bomb. Up to 16 MiB they do no harm.
 HARMLESS_BYTES = 16 << 20
 MOST_EXPANSION = 250
@@ -86,7 +86,7 @@ class Inflated(io.RawIOBase):
                     return 0
                 self._member = self._new_member()
             else:
-                following = (self._raw.read(READ_BYTES) or b"") if self._member.needs_input else b""
+                following = (self._raw.read(DECOMPRESSED_AT_ONCE) or b"") if self._member.needs_input else b""
             # The decompressor may still hold output after the last input, so the end needs both conditions.
             is_end = not following and self._member.needs_input
             content = self._decompress(following, len(view))
@@ -100,7 +100,7 @@ class Inflated(io.RawIOBase):
         """Return the first bytes after a member and its zero padding, which tar and tape tools add."""
         following = (self._member.unused_data or b"").lstrip(b"\0")
         while not following:
-            content = self._raw.read(READ_BYTES)
+            content = self._raw.read(DECOMPRESSED_AT_ONCE)
             if not content:
                 return b""
             following = content.lstrip(b"\0")

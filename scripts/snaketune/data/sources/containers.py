@@ -13,7 +13,7 @@ from snaketune.data.sources.delimited import RowCoding, is_named_as_table, sniff
 from snaketune.data.sources.source_files import refuse_foreign
 from snaketune.data.sources.tables import ARROW_MAGIC, PARQUET_MAGIC, STREAM_MAGIC
 
-LINES, ARRAY, OBJECTS, MEMBER, ROWS, TABLE = "lines", "array", "objects", "member", "rows", "table"
+LINES, ARRAY, OBJECTS, MEMBER, ROWS_CONTAINER, TABLE_CONTAINER = "lines", "array", "objects", "member", "rows", "table"
 HEAD_BYTES = 1 << 20
 # Number of objects parsed to recognise a text of consecutive objects.
 OBJECTS_LOOKED_AT = 64
@@ -56,10 +56,10 @@ def recognise(content: Content) -> Container:
     if content.file is not None:
         is_parquet = content.file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
         content.file.seek(0)
-        return Container(TABLE, "Parquet" if is_parquet else "Arrow", "row")
+        return Container(TABLE_CONTAINER, "Parquet" if is_parquet else "Arrow", "row")
     head = content.stream.peek(HEAD_BYTES)
     if head.startswith((STREAM_MAGIC, ARROW_MAGIC)):
-        return Container(TABLE, "Arrow", "row")
+        return Container(TABLE_CONTAINER, "Arrow", "row")
     refuse_foreign(head[:512], content.name, inside=bool(content.layers))
     mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     is_whole = len(head) < HEAD_BYTES
@@ -83,7 +83,7 @@ def _recognise_table(text: bytes, is_whole: bool, name: str, mark: int) -> Conta
     coding, skipped = found
     kind = {",": "CSV", "\t": "TSV"}.get(coding.dialect.separator, "CSV")
     between = {";": " with semicolons", "|": " with bars"}.get(coding.dialect.separator, "")
-    return Container(ROWS, kind + between, "row", "", coding, mark + skipped)
+    return Container(ROWS_CONTAINER, kind + between, "row", "", coding, mark + skipped)
 
 
 def _recognise_json(content: Content, begin: bytes, is_whole: bool) -> Container:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from snaketune.core.errors import DataError
 from snaketune.data.sources.archives import TarMember, is_tar, is_zip, zip_member
 from snaketune.data.sources.compression import Bounded, compression_of, unpacked
-from snaketune.data.sources.source_files import HEAD_BYTES, HashedFile, changed, open_source
+from snaketune.data.sources.source_files import MAGIC_BYTES, HashedFile, changed, open_source
 
 # A compressed file in a compressed archive has three layers; deeper nesting is not an honest data file.
 MOST_LAYERS = 4
@@ -151,7 +151,7 @@ def opened(name: str, place: str | Path, digest: str) -> Iterator[Content]:
     raw = HashedFile(file)
     content = Content(name, raw, Peekable(raw))
     try:
-        head = content.stream.peek(HEAD_BYTES)
+        head = content.stream.peek(MAGIC_BYTES)
         if is_zip(head) or head.startswith(SEEKABLE):
             if digest:
                 _verify(content, digest)
@@ -183,7 +183,7 @@ def _take_off_zip(content: Content, archive: IO[bytes]) -> None:
 def _take_off(content: Content) -> None:
     """Remove layer after layer until the content is left."""
     while content.file is None:
-        head = content.stream.peek(HEAD_BYTES)
+        head = content.stream.peek(MAGIC_BYTES)
         if kind := compression_of(head):
             _add(content, kind, unpacked(content.stream, kind))
         elif is_tar(head):

@@ -22,9 +22,9 @@ from snaketune.data.sources.pieces import BLOCK_BYTES, Piece
 SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?\r?\n')
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 MOST_COLUMNS = 2000
-LONGEST_NAME = 200
+LONGEST_COLUMN_NAME = 200
 ROWS_LOOKED_AT = 200
-INDEX = "index"
+INDEX_COLUMN = "index"
 # The line end of classic Mac OS, still found in a few files.
 OLD_END = rb"\r"
 
@@ -244,7 +244,7 @@ def _called(place: int, is_named: bool) -> str:
     pandas writes row numbers in an unnamed first column; spreadsheets leave empty columns after the last one.
     """
     if place == 1:
-        return INDEX
+        return INDEX_COLUMN
     return f"column_{place}" if is_named else ""
 
 
@@ -283,7 +283,7 @@ def _check_header(names: list[str], path: str) -> None:
         raise DataError(
             f"{path} has {len(names):,} columns, more than {MOST_COLUMNS:,}: write the needed ones to a new file."
         )
-    if not any(names) or any(len(name) > LONGEST_NAME for name in names):
+    if not any(names) or any(len(name) > LONGEST_COLUMN_NAME for name in names):
         raise DataError(
             f"{path} has no column names in its first row: add them, with the same separator as the values."
         )

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-QUOTE, BACKSLASH, COMMA, BREAK = b'"\\,\n'
+QUOTE, BACKSLASH, COMMA, NEWLINE = b'"\\,\n'
 OPEN, CLOSE = (ord("["), ord("{")), (ord("]"), ord("}"))
 # A table for bytes.translate: 1 for each structural byte.
-MARKS = bytes(byte in b'"\\[]{},\n' for byte in range(256))
-STEPS = np.zeros(256, np.int8)
-STEPS[list(OPEN)], STEPS[list(CLOSE)] = 1, -1
+IS_STRUCTURAL = bytes(byte in b'"\\[]{},\n' for byte in range(256))
+DEPTH_STEPS = np.zeros(256, np.int8)
+DEPTH_STEPS[list(OPEN)], DEPTH_STEPS[list(CLOSE)] = 1, -1
 KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
 # The key of a list is searched within this many bytes before it.
 LONGEST_KEY = 1000
@@ -33,18 +33,18 @@ class Scanner:
     def scan(self, piece: bytes) -> tuple[Any, Any, Any, Any]:
         """Return positions, bytes and depths (after each) of the marks, and positions of line breaks inside strings."""
         # One pass of bytes.translate instead of a comparison per structural character.
-        places = np.flatnonzero(np.frombuffer(piece.translate(MARKS), np.bool_))
+        places = np.flatnonzero(np.frombuffer(piece.translate(IS_STRUCTURAL), np.bool_))
         marks = np.frombuffer(piece, np.uint8)[places]
         quotes = (marks == QUOTE) & ~self._escaped(places, marks, len(piece))
         # The parity of the quotes so far; the state at the end of the previous piece is the starting value.
         inside = (np.cumsum(quotes, dtype=np.int32) + self.in_string) & 1
-        broken = places[(inside == 1) & (marks == BREAK)]
+        broken = places[(inside == 1) & (marks == NEWLINE)]
         if len(inside):
             self.in_string = bool(inside[-1])
         # A closing quote has parity 0 but belongs to the string.
         outside = (inside == 0) & ~quotes
         places, marks = places[outside], marks[outside]
-        depths = np.cumsum(STEPS[marks], dtype=np.int64) + self.depth
+        depths = np.cumsum(DEPTH_STEPS[marks], dtype=np.int64) + self.depth
         if len(depths):
             self.depth = int(depths[-1])
         return places, marks, depths, broken
@@ -75,7 +75,7 @@ class Scanner:
 def ends_of_values(text: bytes) -> list[int]:
     """Return the ends (exclusive) of the top-level objects and lists of a text."""
     places, marks, depths, _ = Scanner().scan(text)
-    found: list[int] = (places[(depths <= 0) & (STEPS[marks] == -1)] + 1).tolist()
+    found: list[int] = (places[(depths <= 0) & (DEPTH_STEPS[marks] == -1)] + 1).tolist()
     return found
 
 

@@ -14,8 +14,8 @@ import orjson
 
 from snaketune.core.errors import DataError
 from snaketune.data.records.parsing import BLANK, BYTE_ORDER_MARK, is_list_of_objects, refuse_any_repeated
-from snaketune.data.records.quarantine import Refusal
-from snaketune.data.sources.json_scanner import BREAK, CLOSE, COMMA, KEY, OPEN, STEPS, Scanner
+from snaketune.data.records.quarantine import RefusedLine
+from snaketune.data.sources.json_scanner import CLOSE, COMMA, DEPTH_STEPS, KEY, NEWLINE, OPEN, Scanner
 
 SPACE, RETURN = b" \r"
 # An object's members besides its list of records are a description of it; more than this is something else.
@@ -97,7 +97,7 @@ class ArrayItems(Items):
         places, marks, depths, broken = self._scanner.scan(piece)
         text = np.frombuffer(bytearray(piece), np.uint8)
         # The first bracket that returns to depth 0 closes the array, even if more text follows in the same piece.
-        closing = np.flatnonzero((depths <= 0) & (STEPS[marks] == -1))
+        closing = np.flatnonzero((depths <= 0) & (DEPTH_STEPS[marks] == -1))
         if len(closing):
             end = int(closing[0])
             if marks[end] != CLOSE[0]:
@@ -110,8 +110,8 @@ class ArrayItems(Items):
         # Depth 1 is the array itself: commas inside the items are deeper.
         separators = places[(marks == COMMA) & (depths == 1)]
         self._items += len(separators)
-        _set(text, places[marks == BREAK], SPACE)
-        _set(text, separators, BREAK)
+        _set(text, places[marks == NEWLINE], SPACE)
+        _set(text, separators, NEWLINE)
         _set(text, broken, RETURN)
         return text.tobytes()
 
@@ -138,9 +138,9 @@ class Objects(Items):
         if len(depths) and depths.min() < 0:
             raise self._unbalanced()
         text = np.frombuffer(bytearray(piece), np.uint8)
-        _set(text, places[(marks == BREAK) | ((marks == COMMA) & (depths == 0))], SPACE)
+        _set(text, places[(marks == NEWLINE) | ((marks == COMMA) & (depths == 0))], SPACE)
         _set(text, broken, RETURN)
-        starts = places[(depths == 1) & (STEPS[marks] == 1)]
+        starts = places[(depths == 1) & (DEPTH_STEPS[marks] == 1)]
         following = starts[1:] if self._items < 0 else starts
         self._items += len(starts)
         return _with_breaks(text, following)
@@ -153,9 +153,9 @@ def _with_breaks(text: Any, starts: Any) -> bytes:
         return found
     # White space before an object is replaced by the line end; without white space, a line end is inserted.
     after_blank = np.isin(text[starts - 1], list(BLANK)) & (starts > 0)
-    text[starts[after_blank] - 1] = BREAK
+    text[starts[after_blank] - 1] = NEWLINE
     tight = starts[~after_blank]
-    return (np.insert(text, tight, BREAK) if len(tight) else text).tobytes()
+    return (np.insert(text, tight, NEWLINE) if len(tight) else text).tobytes()
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class ListItems(Items):
         start = 0 if self._outside.has_begun else self._start(piece, places, marks, depths)
         end = len(piece)
         if self._outside.has_begun and not self._outside.has_ended:
-            ends = places[(places >= start) & (depths == 1) & (STEPS[marks] == -1)]
+            ends = places[(places >= start) & (depths == 1) & (DEPTH_STEPS[marks] == -1)]
             if len(ends):
                 end, self._outside.has_ended = int(ends[0]), True
         elif self._outside.has_ended:
@@ -199,8 +199,8 @@ class ListItems(Items):
         inside = (places >= start) & (places < end)
         separators = places[inside & (marks == COMMA) & (depths == 2)]
         self._items += len(separators)
-        _set(text, places[marks == BREAK], SPACE)
-        _set(text, separators, BREAK)
+        _set(text, places[marks == NEWLINE], SPACE)
+        _set(text, separators, NEWLINE)
         _set(text, broken, RETURN)
         text[:start] = SPACE
         text[end:] = SPACE
@@ -232,8 +232,8 @@ class ListItems(Items):
             text = bytes(self._outside.text.removeprefix(BYTE_ORDER_MARK))
             outside = orjson.loads(text)
             refuse_any_repeated(text.decode(), "the object")
-        except (orjson.JSONDecodeError, Refusal) as error:
-            reason = error.detail if isinstance(error, Refusal) else error.msg
+        except (orjson.JSONDecodeError, RefusedLine) as error:
+            reason = error.detail if isinstance(error, RefusedLine) else error.msg
             raise DataError(
                 f"{self._name}: the content besides the list {self._member!r} cannot be read ({reason}): correct it."
             ) from None

@@ -11,7 +11,7 @@ import xxhash
 
 from snaketune.core.errors import DataError
 
-HEAD_BYTES = 512
+MAGIC_BYTES = 512
 FOREIGN = {
     b"7z\xbc\xaf": "is a 7z archive: unpack it and name the file in it",
     b"Rar!": "is a RAR archive: unpack it and name the file in it",
@@ -43,7 +43,7 @@ def open_source(path: str | Path) -> io.FileIO:
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is {kind_of(status)}: give regular files with records in data.sources.")
+            raise DataError(f"{path} is {kind_of_path(status)}: give regular files with records in data.sources.")
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
@@ -54,7 +54,7 @@ def open_source(path: str | Path) -> io.FileIO:
     return file
 
 
-def kind_of(status: os.stat_result) -> str:
+def kind_of_path(status: os.stat_result) -> str:
     """Return a description of a path that is not a regular file."""
     kinds = {
         stat.S_IFIFO: "a named pipe",

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from snaketune.core.errors import DataError
 from snaketune.data.records.parsing import LONGEST_LINE
-from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.sources.pieces import BLOCK_BYTES, Piece
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARQUET_MAGIC, ARROW_MAGIC = b"PAR1", b"ARROW1"
 # An Arrow stream begins with a continuation marker, followed by the length of the schema and its flatbuffer.
 STREAM_MAGIC = b"\xff\xff\xff\xff"
-ROWS_AT_ONCE = 1024
+ROWS_OF_A_BATCH = 1024
 PAGE_BYTES = 1 << 20
 
 Convert = Callable[[Any], Any]
@@ -43,7 +43,7 @@ class TableCoding:
 
         table = pa.ipc.open_stream(content).read_all()
         if len(content) > LONGEST_LINE and table.num_rows == 1:
-            return [Refusal("line_too_long", f"the row is longer than {LONGEST_LINE >> 20} MiB")]
+            return [RefusedLine("line_too_long", f"the row is longer than {LONGEST_LINE >> 20} MiB")]
         try:
             return rows_of(table)
         except (ValueError, KeyError, OverflowError, pa.ArrowException):
@@ -109,7 +109,7 @@ class TableCutter:
         # Read page by page, since a row group may be as large as the file.
         table = pq.ParquetFile(self._file, buffer_size=PAGE_BYTES, pre_buffer=False, page_checksum_verification=True)
         total, rows = max(table.metadata.num_rows, 1), 0
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
+        for batch in table.iter_batches(batch_size=ROWS_OF_A_BATCH, use_threads=False):
             rows += batch.num_rows
             yield batch
             self._share = rows / total
@@ -159,11 +159,11 @@ def _row(table: "pa.Table") -> Any:
     try:
         return rows_of(table)[0]
     except UnicodeDecodeError:
-        return Refusal("invalid_utf8", "a string in the row is not UTF-8")
+        return RefusedLine("invalid_utf8", "a string in the row is not UTF-8")
     except KeyError as error:
-        return Refusal("duplicate_key", f"{_brief(error)} occurs twice in one object")
+        return RefusedLine("duplicate_key", f"{_brief(error)} occurs twice in one object")
     except (ValueError, OverflowError, pa.ArrowException) as error:
-        return Refusal("wrong_type", f"a value cannot be read: {_brief(error)}")
+        return RefusedLine("wrong_type", f"a value cannot be read: {_brief(error)}")
 
 
 def rows_of(table: "pa.Table") -> list[dict[str, Any]]:

@@ -12,14 +12,14 @@ from typing import IO, Any
 import numpy as np
 import xxhash
 
-from snaketune.storage.copy_targets import Source
+from snaketune.storage.copy_targets import NamedSource
 
 HASHES = float(1 << 64)
 # Canonical records begin with their place, {"source":0,"line":1, so it is found without parsing the line.
 SOURCE_START, LINE_START = len(b'{"source":'), b',"line":'
 
 
-def sample(records: Path, out: IO[bytes], sources: Sequence[Source], limit: int | None, seed: int) -> list[int]:
+def sample(records: Path, out: IO[bytes], sources: Sequence[NamedSource], limit: int | None, seed: int) -> list[int]:
     """Copy a sample of canonical records to ``out``, in order.
 
     Files of one configured source share its ``max_records``. Memory: 12 bytes per record.
@@ -79,7 +79,7 @@ def _fractions(sources: np.ndarray, lines: np.ndarray, seed: int) -> np.ndarray:
     return mixed.astype(np.float64) / HASHES
 
 
-def _limits(sources: Sequence[Source]) -> dict[int, int]:
+def _limits(sources: Sequence[NamedSource]) -> dict[int, int]:
     return {source.part: source.options["max_records"] for source in sources if "max_records" in source.options}
 
 

@@ -25,14 +25,14 @@ from snaketune.data.similarity.decontamination import (
 from snaketune.data.similarity.evaluation_texts import EvaluationText, read_evaluation_texts
 from snaketune.data.similarity.leak_check import check_sides
 from snaketune.data.similarity.leaks import Leaks, Side, find_leaks
-from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
+from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, record_excerpt
 from snaketune.data.split.sampling import repetitions
-from snaketune.data.split.splitting import apply_plan, plan_split
-from snaketune.data.tokens.left_out_records import share
+from snaketune.data.split.splitting import plan_split, write_splits
+from snaketune.data.tokens.left_out_records import percentage
 from snaketune.settings.data_slices import Mixing, SplitSlice, StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
-TRAIN, EVALUATION, DROPPED = 0, 1, -1
+TO_TRAINING, TO_EVALUATION, DROPPED = 0, 1, -1
 NOTABLE_FRACTION = 0.1
 
 
@@ -82,7 +82,7 @@ class SidePlan:
     @property
     def must_differ(self) -> np.ndarray:
         """Held-out records that no training record may be similar to, bool [held-out records]."""
-        return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.template_family)
+        return ~np.isin(np.flatnonzero(self.side == TO_EVALUATION), self.template_family)
 
     def times(self, index: LineIndex, mixing: Mixing | None) -> np.ndarray | None:
         """Return how often each record is repeated in an epoch, or None without weights: every record once.
@@ -97,7 +97,7 @@ class SidePlan:
         if not mixing:
             return None
         times = repetitions(*index.source_and_line(np.arange(len(index.places))), mixing["weights"], mixing["seed"])
-        if not times[self.side == TRAIN].any():
+        if not times[self.side == TO_TRAINING].any():
             raise DataError(f"data.sources: weights of {mixing['weights']} leave no record to train on: raise them.")
         return times
 
@@ -109,7 +109,7 @@ class SidePlan:
             sources: the source of each record.
             times: the result of :meth:`times`.
         """
-        sides = {"train": self.side == TRAIN, "eval": self.side == EVALUATION}
+        sides = {"train": self.side == TO_TRAINING, "eval": self.side == TO_EVALUATION}
         often = np.where(sides["train"], 1 if times is None else times, 1)
         by_source = {
             name: np.bincount(sources[chosen], often[chosen]).astype(np.int64) for name, chosen in sides.items()
@@ -131,7 +131,7 @@ class SidePlan:
         found, records, held_out = [], len(self.side), len(self.must_differ)
         if count := len(self.dropped_contaminated):
             found.append(
-                f"{count:,} of {records:,} records ({share(count, records)}) contain text of the files in "
+                f"{count:,} of {records:,} records ({percentage(count, records)}) contain text of the files in "
                 "split.decontaminate and are excluded from training; leaks.jsonl lists each with that text."
             )
         if count := len(self.dropped_similar):
@@ -141,7 +141,8 @@ class SidePlan:
                 else " (split.max_similarity)"
             )
             found.append(
-                f"{count:,} of {records:,} records ({share(count, records)}) are too similar to held-out ones to train"
+                f"{count:,} of {records:,} records ({percentage(count, records)}) "
+                f"are too similar to held-out ones to train"
                 f" on{design}; leaks.jsonl lists them."
             )
         if len(self.template_family) > NOTABLE_FRACTION * held_out:
@@ -188,7 +189,7 @@ def plan_sides(
         sides, limit = (Side(path, ~held_out), Side(path, held_out)), policy.max_similarity
         leaks = find_leaks(*sides, limit, folder, threads, policy.max_alike)
         side[leaks.train] = DROPPED
-    if not (side == TRAIN).any():
+    if not (side == TO_TRAINING).any():
         raise DataError(
             f"split: of {len(side)} records {held_out.sum()} are held out and all others are too similar to these or "
             "contain evaluation text: raise split.max_similarity or set it to null, or check split.decontaminate."
@@ -225,8 +226,8 @@ def write_leaks(
             elif leaks is not None and (place := _place_in(similar, record)) is not None:
                 other, similarity = int(leaks.evaluation[place]), float(leaks.similarity[place])
                 told = {"similarity": round(similarity, 6), "eval": index.place(other)}
-                reason = {"reason": "similar", **told, "eval_text": excerpt(index.line(lines, other))}
-            text = excerpt(index.line(lines, record))
+                reason = {"reason": "similar", **told, "eval_text": record_excerpt(index.line(lines, other))}
+            text = record_excerpt(index.line(lines, record))
             entry = {"removed": index.place(record), **reason, "text": text}
             file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -284,7 +285,7 @@ def split(job: SplitJob) -> None:
         plan = plan_sides(records, policy, evaluations, index, folder, threads)
     times = plan.times(index, job.cfg.get("mixing"))
     with writing(job.train) as train, writing(job.eval) as held_out, writing(job.leaks) as leaks:
-        apply_plan(plan.side, records, train, held_out, times)
+        write_splits(plan.side, records, train, held_out, times)
         write_leaks(plan, records, evaluations, index, leaks)
         # The check reads the files back, before either is published under its final name.
         train.flush()

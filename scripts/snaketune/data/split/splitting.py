@@ -17,7 +17,7 @@ from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import (
     END_OF_TURN,
     Range,
-    Turn,
+    RoleAndText,
     key_bytes,
     line_ranges,
     prompt_of,
@@ -25,10 +25,10 @@ from snaketune.data.records.canonical_records import (
 )
 from snaketune.data.similarity.removal import LineIndex
 
-HASHES = 1 << 64
+HASH_RANGE = 1 << 64
 
 
-def prompt_hash(turns: list[Turn], seed: int) -> int:
+def prompt_hash(turns: list[RoleAndText], seed: int) -> int:
     """Return the 64-bit hash that decides a record's side, from the seed and its normalised prompt."""
     return xxhash.xxh3_64_intdigest(str(seed).encode() + END_OF_TURN + key_bytes(prompt_of(turns)))
 
@@ -55,7 +55,7 @@ def plan_split(
     hashes = np.frombuffer(b"".join(in_processes(hashes_of_range, tasks, threads)), np.uint64)
     # Comparing a uniform hash with a threshold is a draw per prompt that depends on no other record: shuffling or
     # adding records changes nothing. The held-out fraction is approximate for the same reason.
-    held_out = hashes < min(int(test_size * HASHES), HASHES - 1)
+    held_out = hashes < min(int(test_size * HASH_RANGE), HASH_RANGE - 1)
     if test_size and len(hashes) and not held_out.any():
         held_out = hashes == hashes.min()
     if test_size and index:
@@ -83,7 +83,7 @@ def _lent(hashes: np.ndarray, held_out: np.ndarray, sources: np.ndarray) -> list
     return lent
 
 
-def apply_plan(
+def write_splits(
     side: np.ndarray, path: str | Path, train: IO[bytes], evaluation: IO[bytes], times: np.ndarray | None = None
 ) -> None:
     """Copy the raw lines of the records at ``path`` to the side they belong to, in order.

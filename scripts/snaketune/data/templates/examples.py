@@ -16,9 +16,9 @@ from itertools import chain
 
 from snaketune.core.errors import DataError
 from snaketune.data.conversations.reasoning import BEFORE_MARKS, split_content
-from snaketune.data.templates.left_out import check_written
-from snaketune.data.templates.templates import ChatTemplate, Message, Span
-from snaketune.data.templates.turns import Turn, Turns
+from snaketune.data.templates.left_out import check_text_written
+from snaketune.data.templates.templates import CharacterSpan, ChatTemplate, Message
+from snaketune.data.templates.turns import AnswerPrompt, Turns
 
 # The role of each message, and whether it is trained.
 Key = tuple[tuple[str, bool], ...]
@@ -31,7 +31,7 @@ PLAIN_KEYS = {"role", "content", "weight"}
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TrainingText:
     """A text to train on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Example:
     """
 
     text: str
-    spans: tuple[Span, ...]
+    spans: tuple[CharacterSpan, ...]
     places: tuple[int, ...]
     history: int
     notes: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class _Frame:
     places: tuple[int, ...]
     notes: tuple[str, ...]
 
-    def fill(self, contents: Sequence[str]) -> Example:
+    def fill(self, contents: Sequence[str]) -> TrainingText:
         """Return the example with these contents."""
         pieces = list(chain.from_iterable(zip(self.literals, contents, strict=False)))
         pieces.append(self.literals[len(contents)])
@@ -72,7 +72,7 @@ class _Frame:
             start = position + skip
             end = position + sum(map(len, pieces[done : 2 * last])) + until
             spans.append((start, end))
-        return Example("".join(pieces), tuple(spans), self.places, len(contents), self.notes)
+        return TrainingText("".join(pieces), tuple(spans), self.places, len(contents), self.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class ExampleFinder:
         self._scaffolds: dict[Key, _Scaffold | None] = {}
         self._strips = False
 
-    def find(self, messages: Sequence[Message], tools: list[Message] | None = None) -> list[Example]:
+    def find(self, messages: Sequence[Message], tools: list[Message] | None = None) -> list[TrainingText]:
         """Return the examples in which every answer whose ``weight`` is not 0 is trained exactly once.
 
         Raises:
@@ -115,13 +115,13 @@ class ExampleFinder:
         quick = None if tools else self._from_scaffold(messages)
         return self._exact(messages, tools) if quick is None else quick
 
-    def _from_scaffold(self, messages: Sequence[Message]) -> list[Example] | None:
+    def _from_scaffold(self, messages: Sequence[Message]) -> list[TrainingText] | None:
         for message in messages:
             if not is_plain(message):
                 return None
         return self.of_plain(messages)
 
-    def of_plain(self, messages: Sequence[Message]) -> list[Example] | None:
+    def of_plain(self, messages: Sequence[Message]) -> list[TrainingText] | None:
         """Return the examples of messages that are all plain, or None if :meth:`find` must take the exact way."""
         scaffold = self._scaffold(tuple([(m["role"], m.get("weight") != 0) for m in messages]))
         if scaffold is None:
@@ -134,7 +134,7 @@ class ExampleFinder:
             spans = tuple(self._template.marked())
             if len(spans) != len(frame.places):
                 return None
-            return [Example(text, spans, frame.places, len(messages), frame.notes)]
+            return [TrainingText(text, spans, frame.places, len(messages), frame.notes)]
         contents: list[str] = [message["content"] for message in messages]
         # Some templates strip contents: the variant that matched last is tried first.
         for strips in (self._strips, not self._strips):
@@ -146,7 +146,7 @@ class ExampleFinder:
             return examples if not self._template.looks_inside or self._has_prompts(examples, messages) else None
         return None
 
-    def _has_prompts(self, examples: list[Example], messages: Sequence[Message]) -> bool:
+    def _has_prompts(self, examples: list[TrainingText], messages: Sequence[Message]) -> bool:
         """Return whether each answer of a single example follows the prompt that inference gives."""
         if len(examples) != 1:
             return False
@@ -180,7 +180,7 @@ class ExampleFinder:
         is_blind = not self._template.looks_inside
         return _Scaffold(literals, tuple([frame for frame in frames if frame]), marked and bool(spans) and is_blind)
 
-    def _exact(self, messages: Sequence[Message], tools: list[Message] | None) -> list[Example]:
+    def _exact(self, messages: Sequence[Message], tools: list[Message] | None) -> list[TrainingText]:
         trained = [
             place
             for place, message in enumerate(messages)
@@ -189,7 +189,7 @@ class ExampleFinder:
         turns = {place: self.turns.turn(messages, place, tools) for place in trained}
         if self._template.marks_generation:
             turns = self._with_marks(turns, messages, tools)
-        examples: list[Example] = []
+        examples: list[TrainingText] = []
         # From the last answer backwards: the text that ends with it usually holds all earlier answers unchanged. Those
         # that it does not hold wait for a text of their own.
         waiting = [place for place in trained if turns[place].is_marked]
@@ -199,7 +199,7 @@ class ExampleFinder:
             # A prefix, not a substring: an answer is trained in this text only if everything before it is its inference
             # prompt.
             fits = [place for place in waiting if text.startswith(turns[place].text)]
-            check_written(messages[:history], text, {place: turns[place].answer for place in fits}, tools)
+            check_text_written(messages[:history], text, {place: turns[place].answer for place in fits}, tools)
             examples.append(_example(text, {place: turns[place] for place in fits}, history))
             # The loop ends: the text of the last waiting answer always holds that answer.
             waiting = [place for place in waiting if place not in fits]
@@ -208,8 +208,8 @@ class ExampleFinder:
         return examples[::-1]
 
     def _with_marks(
-        self, turns: dict[int, Turn], messages: Sequence[Message], tools: list[Message] | None
-    ) -> dict[int, Turn]:
+        self, turns: dict[int, AnswerPrompt], messages: Sequence[Message], tools: list[Message] | None
+    ) -> dict[int, AnswerPrompt]:
         """Return the turns, with marks taken from the whole conversation for turns that it holds unchanged."""
         text = self._template.render(messages, False, tools)
         marked = self._template.marked()
@@ -223,7 +223,12 @@ class ExampleFinder:
         }
 
     def _text(
-        self, messages: Sequence[Message], last: int, turns: dict[int, Turn], tools: list[Message] | None, is_last: bool
+        self,
+        messages: Sequence[Message],
+        last: int,
+        turns: dict[int, AnswerPrompt],
+        tools: list[Message] | None,
+        is_last: bool,
     ) -> tuple[str, int]:
         """Return the text up to the answer at ``last``, with what the template writes after it if possible."""
         wanted = turns[last].text
@@ -234,13 +239,13 @@ class ExampleFinder:
         return wanted, last + 1
 
 
-def _example(text: str, turns: dict[int, Turn], history: int) -> Example:
+def _example(text: str, turns: dict[int, AnswerPrompt], history: int) -> TrainingText:
     spans = [(len(turn.prompt) + turn.skip, len(turn.text)) for turn in turns.values()]
     notes = [ENDED for turn in turns.values() if turn.is_ended] + [LATER for turn in turns.values() if turn.skip]
-    return Example(text, tuple(spans), tuple(turns), history, tuple(notes))
+    return TrainingText(text, tuple(spans), tuple(turns), history, tuple(notes))
 
 
-def _frame(example: Example) -> _Frame | None:
+def _frame(example: TrainingText) -> _Frame | None:
     """Return the literal texts of an example with placeholders, None if not all of them are in it in order."""
     literals = _literals(example.text, example.history)
     if literals is None:

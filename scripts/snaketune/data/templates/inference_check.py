@@ -16,14 +16,14 @@ import numpy as np
 
 from snaketune.core.errors import DataError
 from snaketune.data.templates.templates import ChatTemplate, Message, with_parts
-from snaketune.data.tokens.encoding import Document, Row
+from snaketune.data.tokens.encoding import EncodedRecord, TokensAndMask
 
 # Conversations of a run's sample that are checked; transformers needs about a millisecond per answer.
 CHECKED_CONVERSATIONS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class SampleConversation:
     """A conversation of the sample with its finished rows.
 
     Attributes:
@@ -34,10 +34,10 @@ class Conversation:
 
     messages: list[Message]
     tools: list[Message] | None
-    rows: list[tuple[Document, Row]]
+    rows: list[tuple[EncodedRecord, TokensAndMask]]
 
 
-class Reference:
+class ReferenceTokenizer:
     """Renders and encodes with transformers.
 
     Args:
@@ -118,7 +118,7 @@ def _on(day: str) -> Iterator[None]:
 
 
 def check_inference(
-    conversations: Sequence[Conversation], reference: Reference, place: Callable[[Document], str]
+    conversations: Sequence[SampleConversation], reference: ReferenceTokenizer, place: Callable[[EncodedRecord], str]
 ) -> dict[str, Any]:
     """Check that every trained answer follows its inference prompt, and that rows equal transformers' rendering.
 
@@ -152,7 +152,10 @@ def check_inference(
 
 
 def _check_prompts(
-    conversation: Conversation, reference: Reference, place: Callable[[Document], str], counts: Counter[str]
+    conversation: SampleConversation,
+    reference: ReferenceTokenizer,
+    place: Callable[[EncodedRecord], str],
+    counts: Counter[str],
 ) -> None:
     messages = conversation.messages
     wanted = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -180,7 +183,7 @@ def _check_prompts(
         )
 
 
-def _unmarked(conversation: Conversation, reference: Reference) -> int:
+def _unmarked(conversation: SampleConversation, reference: ReferenceTokenizer) -> int:
     """Return the number of answers that the template's ``{% generation %}`` blocks leave out entirely."""
     messages, tools, count = conversation.messages, conversation.tools, 0
     ids, marks = reference.ids(messages, tools, False), reference.marked(messages, tools)
@@ -199,7 +202,10 @@ def _trained(message: Message) -> bool:
 
 
 def _check_rendering(
-    conversation: Conversation, reference: Reference, place: Callable[[Document], str], counts: Counter[str]
+    conversation: SampleConversation,
+    reference: ReferenceTokenizer,
+    place: Callable[[EncodedRecord], str],
+    counts: Counter[str],
 ) -> None:
     """Compare rows with the conversation as transformers renders and encodes it, if both have the same text."""
     theirs = reference.ids(conversation.messages, conversation.tools, False)

@@ -53,7 +53,7 @@ class Notes:
 class _Generation(Extension):
     """The ``{% generation %}`` tag: records where its text ends up in the output."""
 
-    tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
+    block_tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
 
     def __init__(self, environment: jinja2.Environment):
         super().__init__(environment)
@@ -146,7 +146,7 @@ def _environment(day: str) -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def tags(environment: jinja2.Environment, source: str) -> set[str]:
+def block_tags(environment: jinja2.Environment, source: str) -> set[str]:
     """Return the names of the block tags in ``source``, ignoring comments and raw text."""
     tokens = [(kind, value) for _, kind, value in environment.lex(source) if kind != "whitespace"]
     return {value for (kind, _), (_, value) in pairwise(tokens) if kind == "block_begin"}

@@ -31,7 +31,7 @@ class LeftOut(DataError):
         self.role = role
 
 
-def check_written(
+def check_text_written(
     messages: Sequence[Message], text: str, answers: dict[int, str], tools: list[dict[str, Any]] | None
 ) -> None:
     """Refuse a conversation if a part of it is missing from the text.

@@ -14,10 +14,10 @@ Json = dict[str, Any]
 ShortWay = Callable[[Json], tuple[Json, int] | None]
 
 # The roles of an ordinary dialogue; if `data.roles` redefines one of them, the fast path is not used.
-ROLES = frozenset(("system", "user", "assistant"))
+ORDINARY_ROLES = frozenset(("system", "user", "assistant"))
 
 
-def never(record: Json) -> None:
+def never_ordinary(record: Json) -> None:
     """Return None: no record is ordinary."""
 
 

@@ -11,23 +11,23 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.core.training_methods import PREFERENCE
 from snaketune.data.conversations import reasoning
 from snaketune.data.conversations.role_names import ROLES
-from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.sources.source_names import place_of
-from snaketune.data.templates.examples import Example, ExampleFinder
-from snaketune.data.templates.left_out import LeftOut, check_written
+from snaketune.data.templates.examples import ExampleFinder, TrainingText
+from snaketune.data.templates.left_out import LeftOut, check_text_written
 from snaketune.data.templates.role_tokens import foreign_tokens
 from snaketune.data.templates.templates import ChatTemplate, Message
-from snaketune.data.tokens.encoding import Document
+from snaketune.data.tokens.encoding import EncodedRecord
 from snaketune.data.tokens.tokenizer import TextTokenizer
 
 CONTROL_TOKEN = "control_token_in_content"
-REFUSED = "refused_by_template"
-LEFT_OUT = "left_out_by_template"
+REFUSED_BY_TEMPLATE = "refused_by_template"
+LEFT_OUT_BY_TEMPLATE = "left_out_by_template"
 NO_REASONING = "reasoning_left_out"
 NO_TRAINED_TOKEN = "no_trained_token"
 NO_PREFERENCE = "no_preference"
-ANSWERS = ("chosen", "rejected")
+BOTH_ANSWERS = ("chosen", "rejected")
 
 
 class Unusable(Exception):
@@ -56,7 +56,7 @@ class Renderer:
         assistant_only: bool,
         place: str,
         method: str = "sft",
-        reasoning: str = reasoning.AUTO,
+        reasoning: str = reasoning.AS_TEMPLATE,
         sources: Sequence[str] = (),
     ):
         self._tokenizer, self._template = tokenizer, template
@@ -70,7 +70,7 @@ class Renderer:
         is_role_control = bool(tokenizer.control_token_in(" ".join(ROLES)))
         self._has_short_way = bool(finder) and assistant_only and not pairs and not is_role_control
 
-    def render(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
+    def render(self, number: int, record: dict[str, Any]) -> tuple[EncodedRecord, ...]:
         """Return the documents of the record on line ``number`` (from 0): its texts and their trained spans.
 
         Returns:
@@ -94,8 +94,8 @@ class Renderer:
         if "text" in record:
             text = record["text"]
             place = (number, record["source"], record["line"])
-            return (Document(*place, text, [(0, len(text))], _size(text), plain=True),)
-        documents: list[Document] = []
+            return (EncodedRecord(*place, text, [(0, len(text))], _size(text), plain=True),)
+        documents: list[EncodedRecord] = []
         for messages in self.conversations(record):
             made = self._documents(number, record, messages)
             if not made:
@@ -106,7 +106,7 @@ class Renderer:
                 )
             if self._pairs and len(made) != 1:
                 raise Unusable(
-                    REFUSED,
+                    REFUSED_BY_TEMPLATE,
                     "an answer that is compared has several turns that the chat template does not keep together",
                 )
             documents += made
@@ -115,7 +115,7 @@ class Renderer:
         return tuple(documents)
 
     def _require_answers(self, number: int, record: dict[str, Any]) -> None:
-        have = [answer for answer in ANSWERS if answer in record]
+        have = [answer for answer in BOTH_ANSWERS if answer in record]
         if self._method == "kto" and not have:
             raise ConfigError(
                 f"train.method: kto learns from good and bad answers, and {self.place(number, record)} has no label:"
@@ -132,7 +132,7 @@ class Renderer:
         if found := self._tokenizer.control_token_in("\n\0\n".join(texts)):
             raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
 
-    def _of_ordinary(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
+    def _of_ordinary(self, number: int, record: dict[str, Any]) -> tuple[EncodedRecord, ...]:
         """Return the documents of a record that is :func:`_ordinary`, or none if it needs the general path."""
         assert self.finder is not None
         messages = record["messages"]
@@ -140,11 +140,11 @@ class Renderer:
             examples = self.finder.of_plain(messages)
         except DataError:  # the general path classifies the error
             return ()
-        documents: list[Document] = []
+        documents: list[EncodedRecord] = []
         for example in examples or ():
             spans, sizes = example.spans, tuple([_size(messages[place]["content"]) for place in example.places])
             own = (example.text, list(spans), sum(sizes), False, len(spans), 0, sizes)
-            documents.append(Document(number, record["source"], record["line"], *own, notes=example.notes))
+            documents.append(EncodedRecord(number, record["source"], record["line"], *own, notes=example.notes))
         return tuple(documents)
 
     def place(self, number: int, record: dict[str, Any]) -> str:
@@ -157,13 +157,13 @@ class Renderer:
             return [self._given(conversation_of(record))]
         # Earlier answers are shared by both documents of a pair and would cancel in the margin.
         prompt = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in record["messages"]]
-        return [self._given(prompt + record[answer]) for answer in ANSWERS if answer in record]
+        return [self._given(prompt + record[answer]) for answer in BOTH_ANSWERS if answer in record]
 
     def _given(self, messages: list[Message]) -> list[Message]:
         source = self._template.source if self._template else ""
-        return reasoning.for_template(for_template(messages), source, self._reasoning)
+        return reasoning.reasoning_for_template(calls_for_template(messages), source, self._reasoning)
 
-    def _documents(self, number: int, record: dict[str, Any], messages: list[Message]) -> list[Document]:
+    def _documents(self, number: int, record: dict[str, Any], messages: list[Message]) -> list[EncodedRecord]:
         tools = record.get("tools")
         try:
             examples = self._examples(messages, tools)
@@ -174,26 +174,30 @@ class Renderer:
                     f"{self.place(number, record)}: {error}: choose one that writes it (tokens.chat_template), or "
                     "remove the system messages from the data."
                 ) from None
-            raise Unusable(LEFT_OUT, str(error)) from None
+            raise Unusable(LEFT_OUT_BY_TEMPLATE, str(error)) from None
         except DataError as error:
-            raise Unusable(REFUSED, str(error)) from None
+            raise Unusable(REFUSED_BY_TEMPLATE, str(error)) from None
         return [self._document(number, record, messages, example) for example in examples]
 
-    def _examples(self, messages: list[Message], tools: list[Message] | None) -> list[Example]:
+    def _examples(self, messages: list[Message], tools: list[Message] | None) -> list[TrainingText]:
         self._chat_template()
         assert self.finder is not None
         if self._assistant_only:
             return self.finder.find(messages, tools)
         text = self._chat_template().render(messages, False, tools)
-        check_written(messages, text, {}, tools)
-        return [Example(text, ((0, len(text)),), (), len(messages))]
+        check_text_written(messages, text, {}, tools)
+        return [TrainingText(text, ((0, len(text)),), (), len(messages))]
 
-    def _document(self, number: int, record: dict[str, Any], messages: list[Message], example: Example) -> Document:
+    def _document(
+        self, number: int, record: dict[str, Any], messages: list[Message], example: TrainingText
+    ) -> EncodedRecord:
         lost = 0
-        if self._reasoning != reasoning.DROP and any(reasoning.may_reason(messages[place]) for place in example.places):
+        if self._reasoning != reasoning.DROP_REASONING and any(
+            reasoning.may_reason(messages[place]) for place in example.places
+        ):
             spans = zip(example.places, example.spans, strict=True)
             lost = reasoning.dropped(messages, {place: example.text[start:end] for place, (start, end) in spans})
-        if lost and self._reasoning == reasoning.TRAIN:
+        if lost and self._reasoning == reasoning.TRAIN_REASONING:
             raise Unusable(
                 NO_REASONING,
                 "the chat template leaves out the reasoning of an answer: choose one that writes it"
@@ -204,7 +208,7 @@ class Renderer:
         answers = len(example.spans) if self._assistant_only else 0
         place = (number, record["source"], record["line"])
         parts = list(example.spans)
-        return Document(*place, example.text, parts, sum(sizes), False, answers, lost, sizes, example.notes)
+        return EncodedRecord(*place, example.text, parts, sum(sizes), False, answers, lost, sizes, example.notes)
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids at which answers end and the ids that occur only in turns of other roles, both ascending."""

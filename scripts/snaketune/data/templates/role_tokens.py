@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-Render = Callable[[Sequence[dict[str, Any]], bool], str]
+RenderTurns = Callable[[Sequence[dict[str, Any]], bool], str]
 # Private-use characters: no template treats them as white space, letters or digits.
-SYSTEM, ASK, SAID, AGAIN, THOUGHT, CALLED, RESULT = map(chr, range(0xF2001, 0xF2008))
+SYSTEM, ASK, SAID_MARK, AGAIN, THOUGHT, CALLED, RESULT_MARK = map(chr, range(0xF2001, 0xF2008))
 
 
 def _turn(role: str, content: str | None, **more: Any) -> dict[str, Any]:
@@ -18,28 +18,28 @@ def _turn(role: str, content: str | None, **more: Any) -> dict[str, Any]:
 
 
 _CALL = {"id": "c00000000", "type": "function", "function": {"name": "f", "arguments": {"a": CALLED}}}
-_ANSWERED = [_turn("user", ASK), _turn("assistant", SAID)]
+_ANSWERED = [_turn("user", ASK), _turn("assistant", SAID_MARK)]
 _CALLING = [_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL])]
 _THINKING = {"reasoning_content": THOUGHT, "thinking": THOUGHT}
 # Turns, whether to add the generation prompt, and the contents between which other roles speak ('': to the end).
 OTHERS: tuple[tuple[list[dict[str, Any]], bool, str, str], ...] = (
     ([_turn("user", ASK)], True, ASK, ""),
     ([_turn("system", SYSTEM), _turn("user", ASK)], False, SYSTEM, ASK),
-    ([*_ANSWERED, _turn("user", AGAIN)], False, SAID, AGAIN),
-    ([*_CALLING, _turn("tool", RESULT, tool_call_id="c00000000", name="f")], False, CALLED, RESULT),
-    ([*_CALLING, _turn("tool", RESULT, tool_call_id="c00000000", name="f")], True, RESULT, ""),
+    ([*_ANSWERED, _turn("user", AGAIN)], False, SAID_MARK, AGAIN),
+    ([*_CALLING, _turn("tool", RESULT_MARK, tool_call_id="c00000000", name="f")], False, CALLED, RESULT_MARK),
+    ([*_CALLING, _turn("tool", RESULT_MARK, tool_call_id="c00000000", name="f")], True, RESULT_MARK, ""),
 )
 # Turns, and two contents of one answer: tokens between them may occur inside answers.
 INSIDE: tuple[tuple[list[dict[str, Any]], str, str], ...] = (
-    ([_turn("user", ASK), _turn("assistant", SAID, **_THINKING)], THOUGHT, SAID),
-    ([_turn("user", ASK), _turn("assistant", f"<think>{THOUGHT}</think>{SAID}")], THOUGHT, SAID),
-    ([_turn("user", ASK), _turn("assistant", SAID, tool_calls=[_CALL])], SAID, CALLED),
+    ([_turn("user", ASK), _turn("assistant", SAID_MARK, **_THINKING)], THOUGHT, SAID_MARK),
+    ([_turn("user", ASK), _turn("assistant", f"<think>{THOUGHT}</think>{SAID_MARK}")], THOUGHT, SAID_MARK),
+    ([_turn("user", ASK), _turn("assistant", SAID_MARK, tool_calls=[_CALL])], SAID_MARK, CALLED),
     ([_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL], **_THINKING)], THOUGHT, CALLED),
     ([_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL, {**_CALL, "id": "c00000001"}])], CALLED, CALLED),
 )
 
 
-def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Iterable[str]) -> frozenset[str]:
+def foreign_tokens(render: RenderTurns, control: re.Pattern[str] | None, stops: Iterable[str]) -> frozenset[str]:
     """Return the control tokens that occur only in headers and in turns of other roles.
 
     Args:
@@ -52,7 +52,7 @@ def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Itera
     ends, found, own = frozenset(stops), set(), set()
     for turns, prompt, begin, end in OTHERS:
         between = control.findall(_between(render, turns, prompt, begin, end))
-        if begin in (SAID, CALLED):  # it begins inside an answer; only what follows the answer's end is foreign
+        if begin in (SAID_MARK, CALLED):  # it begins inside an answer; only what follows the answer's end is foreign
             places = [place for place, token in enumerate(between) if token in ends]
             between = between[places[0] + 1 :] if places else []
         found.update(between)
@@ -62,18 +62,18 @@ def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Itera
     return frozenset(found) - own - ends
 
 
-def _beside(render: Render, ends: frozenset[str]) -> str:
+def _beside(render: RenderTurns, ends: frozenset[str]) -> str:
     """Return the text of an answer around its content, up to its stop token, if it follows the prompt."""
     try:
         prompt, whole = render(_ANSWERED[:1], True), render(_ANSWERED, False)
     except Exception:  # as in _between
         return ""
-    before, _, after = whole.partition(SAID)
+    before, _, after = whole.partition(SAID_MARK)
     places = [place for place in map(after.find, ends) if place >= 0]
     return before.removeprefix(prompt) * before.startswith(prompt) + after[: min(places, default=0)]
 
 
-def _between(render: Render, turns: Sequence[dict[str, Any]], prompt: bool, begin: str, end: str) -> str:
+def _between(render: RenderTurns, turns: Sequence[dict[str, Any]], prompt: bool, begin: str, end: str) -> str:
     """Return the text between two contents, '' if the template refuses the turns or does not write both."""
     try:
         text = render(turns, prompt)

@@ -16,7 +16,7 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
 
-SECONDS, BYTES, NO_MEMORY = 10, 2 << 30, 3
+TRIAL_SECONDS, BYTES, NO_MEMORY = 10, 2 << 30, 3
 PROBES: tuple[tuple[str, list[dict[str, Any]], bool], ...] = (
     ("a question", [{"role": "user", "content": "Question"}], True),
     (
@@ -35,7 +35,7 @@ def try_template(
     special_tokens: dict[str, str],
     day: str,
     conversations: Sequence[Named],
-    seconds: int = SECONDS,
+    seconds: int = TRIAL_SECONDS,
     size: int = BYTES,
 ) -> None:
     """Render ``conversations`` and some probes in a child process.

@@ -6,10 +6,10 @@ from typing import Any
 import jinja2
 
 from snaketune.core.errors import DataError
-from snaketune.data.templates.jinja_sandbox import LONGEST_OUTPUT, Notes, compile_template, looks_inside, tags
+from snaketune.data.templates.jinja_sandbox import LONGEST_OUTPUT, Notes, block_tags, compile_template, looks_inside
 
 Message = dict[str, Any]
-Span = tuple[int, int]
+CharacterSpan = tuple[int, int]
 
 # The date for templates if the configuration gives none: fixed, so results do not depend on the day of the run.
 DEFAULT_DATE = "2026-01-01"
@@ -39,7 +39,7 @@ class ChatTemplate:
         self._notes: Notes = environment.notes  # type: ignore[attr-defined]
         # Everything constant in one plain dict: jinja2 would merge its layers of globals for every record.
         self._constants = {**self._template.globals, **special_tokens, "documents": None}
-        self.marks_generation = "generation" in tags(environment, source)
+        self.marks_generation = "generation" in block_tags(environment, source)
         self.looks_inside = looks_inside(environment, source)
         self.in_parts = False
         self.in_parts = self._wants_parts()
@@ -80,7 +80,7 @@ class ChatTemplate:
             raise DataError(f"the chat template fails on this conversation ({reason})") from None
         return "".join(blocks)
 
-    def marked(self) -> list[Span]:
+    def marked(self) -> list[CharacterSpan]:
         """Return the spans of the ``{% generation %}`` blocks of the last rendering."""
         return list(self._notes.spans)
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snaketune.core.errors import DataError
-from snaketune.data.conversations.reasoning import behind, opened, reasoning_of, split_content
+from snaketune.data.conversations.reasoning import behind, opened_reasoning, reasoning_of, split_content
 from snaketune.data.templates.answer_search import after_header, after_history, end_of_text, wrong_end
-from snaketune.data.templates.templates import ChatTemplate, Message, Span
+from snaketune.data.templates.templates import CharacterSpan, ChatTemplate, Message
 
 # Private-use characters as contents: they are not in templates, and no template treats them as white space or letters.
 QUESTION = {"role": "user", "content": "\U000f0001"}
@@ -23,7 +23,7 @@ CALL = {
         {"id": "c00000000", "type": "function", "function": {"name": "f", "arguments": {"a": "\U000f0002"}}}
     ],
 }
-RESULT = {"role": "tool", "content": "\U000f0003", "tool_call_id": "c00000000", "name": "f"}
+TOOL_RESULT = {"role": "tool", "content": "\U000f0003", "tool_call_id": "c00000000", "name": "f"}
 
 NO_END = (
     "the chat template writes no stop token after an answer, and the tokenizer has no eos_token to use instead: set "
@@ -32,7 +32,7 @@ NO_END = (
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class AnswerPrompt:
     """The inference prompt of one answer, and the answer that the model has to generate, with its stop token.
 
     Attributes:
@@ -77,7 +77,7 @@ class Turns:
         self._trailer = self._probe_trailer()
         self._header, self._fault = self._probe_prompt()
 
-    def turn(self, messages: Sequence[Message], place: int, tools: list[Message] | None = None) -> Turn:
+    def turn(self, messages: Sequence[Message], place: int, tools: list[Message] | None = None) -> AnswerPrompt:
         """Return the prompt and the answer of the assistant's turn at ``place``.
 
         Raises:
@@ -96,12 +96,12 @@ class Turns:
             answer = self._rewritten(prompt, whole, history, messages[place], tools)
         marks = self._marks_of(answer, whole, marked)
         if ended := self._ended(answer, whole, messages, place, tools):
-            return Turn(prompt, ended, False, *marks)
+            return AnswerPrompt(prompt, ended, False, *marks)
         if not self._eos:
             raise DataError(NO_END)
-        return Turn(prompt, end_of_text(answer, messages[place]) + self._eos, True, *marks)
+        return AnswerPrompt(prompt, end_of_text(answer, messages[place]) + self._eos, True, *marks)
 
-    def _marks_of(self, answer: str, whole: str, marked: Sequence[Span]) -> tuple[int, bool]:
+    def _marks_of(self, answer: str, whole: str, marked: Sequence[CharacterSpan]) -> tuple[int, bool]:
         """Return how many characters of an answer's beginning the blocks leave out, and whether they mark any of it.
 
         Blocks can only narrow the trained span: many templates mark the prompt's header, or leave out the stop token.
@@ -117,7 +117,7 @@ class Turns:
 
     def _check_header(self, prompt: str, answer: str) -> None:
         """Refuse an answer that begins with a header which the generation prompt gives elsewhere but not here."""
-        header = self._header.removesuffix(opened(self._header)).strip()
+        header = self._header.removesuffix(opened_reasoning(self._header)).strip()
         if header and answer.lstrip().startswith(header) and not prompt.rstrip().endswith(header):
             raise DataError(
                 f"the chat template writes {header!r} before this answer but not in the generation prompt, so "
@@ -130,7 +130,7 @@ class Turns:
         """Return the answer if its rendered turn does not begin with the inference prompt."""
         silent = self._template.render(history, False, tools)
         header = prompt[len(silent) :] if prompt.startswith(silent) else self._header
-        mark = opened(prompt)
+        mark = opened_reasoning(prompt)
         if self._control is None:
             raise DataError(
                 "the chat template rewrites earlier turns, so the answer cannot be separated from the prompt"
@@ -180,7 +180,7 @@ class Turns:
     def _following(self, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None) -> str:
         """Return what the template writes after the answer if the conversation continues."""
         calls = messages[place].get("tool_calls")
-        probe, more = (CALL, RESULT) if calls else (ANSWER, QUESTION)
+        probe, more = (CALL, TOOL_RESULT) if calls else (ANSWER, QUESTION)
         following = messages[place + 1] if place + 1 < len(messages) else more
         for before, text, after in (
             (messages[: place + 1], whole, following),
@@ -201,7 +201,7 @@ class Turns:
             return "", ""
         header = prompt[len(silent) :] if prompt.startswith(silent) else ""
         before = whole.partition(ANSWER["content"])[0]
-        if prompt != silent or self._trailer or not before.startswith(prompt) or opened(before):
+        if prompt != silent or self._trailer or not before.startswith(prompt) or opened_reasoning(before):
             return header, ""
         if own := before[len(prompt) :].strip():
             return header, (

@@ -18,14 +18,14 @@ from snaketune.data.templates.jinja_sandbox import time_limit
 from snaketune.data.templates.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
 from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
 from snaketune.data.tokens.chunks import Chunk
-from snaketune.data.tokens.encoding import Document, Encoder, Row
-from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
-from snaketune.data.tokens.token_store import SCHEMA, mask_array
+from snaketune.data.tokens.encoding import EncodedRecord, Encoder, TokensAndMask
+from snaketune.data.tokens.mask_audit import Audit, AuditedRows, TokenLimits, audit
+from snaketune.data.tokens.token_store import TOKENS_SCHEMA, mask_array
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import few_threads, load_engine
 from snaketune.settings.data_slices import TokenizingSlice
 
-EXAMPLES = 3
+EXAMPLES_SHOWN = 3
 RECORDS_WITH_EXAMPLES = 8000
 LONGEST_EXAMPLE_TOKENS = 400
 # Rendering a chunk takes about a tenth of a second.
@@ -39,7 +39,7 @@ SAME_ANSWERS = (NO_PREFERENCE, "the chosen and the rejected answer are the same 
 
 
 # The documents of a record with their rows: a single one, or the chosen and the rejected one of a pair.
-Unit = Sequence[tuple[Document, Row]]
+Unit = Sequence[tuple[EncodedRecord, TokensAndMask]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class ChunkTokenizer:
             recipe.sources,
         )
         size = recipe.vocab_size or self.tokenizer.vocab_size
-        self.limits = Limits(size, self.tokenizer.bos_id, *self.renderer.ends())
+        self.limits = TokenLimits(size, self.tokenizer.bos_id, *self.renderer.ends())
 
     def __call__(self, chunk: Chunk) -> ChunkResult:
         """Return the rows of the records of a chunk."""
@@ -158,15 +158,15 @@ class ChunkTokenizer:
             self._counts([unit[0][0] for unit in kept]),
         )
 
-    def _place_of(self, parts: Sequence[tuple[Document, Row]]) -> Callable[[int], str]:
+    def _place_of(self, parts: Sequence[tuple[EncodedRecord, TokensAndMask]]) -> Callable[[int], str]:
         """Return a function that gives the place of a row's record, for a message."""
         return lambda row: self.name_of(parts[row][0])
 
-    def name_of(self, document: Document) -> str:
+    def name_of(self, document: EncodedRecord) -> str:
         """Return the user's file and line of a document's record, for a message."""
         return self.renderer.place(document.record, {"source": document.source, "line": document.line})
 
-    def _counts(self, documents: Sequence[Document]) -> Counter[str]:
+    def _counts(self, documents: Sequence[EncodedRecord]) -> Counter[str]:
         """Count records that became several examples, and answers that lost their reasoning."""
         examples = Counter(document.record for document in documents)
         several = [count for count in examples.values() if count > 1]
@@ -177,9 +177,9 @@ class ChunkTokenizer:
         counts["answers_without_their_reasoning"] = lost
         return counts
 
-    def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
+    def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[EncodedRecord]:
         """Return the documents of the records; the two of a pair follow each other."""
-        documents: list[Document] = []
+        documents: list[EncodedRecord] = []
         record: dict[str, Any] = {}
         number = chunk.first
         with time_limit(CHUNK_SECONDS, lambda: self._too_slow(number, record)):
@@ -202,7 +202,7 @@ class ChunkTokenizer:
         return {**place, "reason": reason, "detail": detail}
 
     def _examples(self, chunk: Chunk) -> int:
-        return EXAMPLES if chunk.first < RECORDS_WITH_EXAMPLES else 0
+        return EXAMPLES_SHOWN if chunk.first < RECORDS_WITH_EXAMPLES else 0
 
 
 def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
@@ -211,7 +211,7 @@ def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
     return ChatTemplate(recipe.template, tokenizer.special_tokens, recipe.date)
 
 
-def _by_record(parts: Sequence[tuple[Document, Row]]) -> Iterable[Unit]:
+def _by_record(parts: Sequence[tuple[EncodedRecord, TokensAndMask]]) -> Iterable[Unit]:
     """Return the documents grouped by record."""
     return [tuple(own) for _, own in groupby(parts, lambda part: part[0].record)]
 
@@ -228,15 +228,15 @@ def _useless(unit: Unit) -> tuple[str, str] | None:
     return None
 
 
-def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
+def _flat(rows: Sequence[tuple[EncodedRecord, TokensAndMask]]) -> AuditedRows:
     offsets = np.cumsum([0, *(len(ids) for _, (ids, _) in rows)], dtype=np.int64)
     ids = np.concatenate([np.empty(0, np.int32), *(ids for _, (ids, _) in rows)])
     mask = np.concatenate([np.empty(0, np.int8), *(mask for _, (_, mask) in rows)])
     answers = np.asarray([document.answers for document, _ in rows], np.int64)
-    return Rows(ids, mask, offsets, answers)
+    return AuditedRows(ids, mask, offsets, answers)
 
 
-def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
+def _record_batch(units: Sequence[Unit], flat: AuditedRows) -> pa.RecordBatch:
     ends = np.cumsum([0, *map(len, units)])
     starts, trained = flat.offsets[ends[:-1]], np.flatnonzero(flat.mask)
     first = [unit[0][0] for unit in units]
@@ -255,7 +255,7 @@ def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
         # The first loss-bearing token of each row; every row has one, so the search never reaches the next row.
         pa.array(trained[np.searchsorted(trained, starts)] - starts, pa.int32()),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=TOKENS_SCHEMA)
 
 
 def _second(unit: Unit) -> int:
@@ -272,7 +272,7 @@ def _example(unit: Unit, tokenizer: TextTokenizer) -> dict[str, Any]:
     return {"record": unit[0][0].record, **shown}
 
 
-def _stretches(row: Row, tokenizer: TextTokenizer) -> list[dict[str, Any]]:
+def _stretches(row: TokensAndMask, tokenizer: TextTokenizer) -> list[dict[str, Any]]:
     """Return the beginning of a document as segments of text, each either trained or masked."""
     ids, mask = (part[:LONGEST_EXAMPLE_TOKENS] for part in row)
     edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]

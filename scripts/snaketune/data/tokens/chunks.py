@@ -13,7 +13,7 @@ from snaketune.data.parallel import BYTES_PER_PROCESS
 
 CHUNK_LINES = 1000
 CHUNK_BYTES = 8 << 20
-READ_BYTES = 8 << 20
+SCANNED_AT_ONCE = 8 << 20
 LINE_END = 10
 
 
@@ -52,7 +52,7 @@ def chunks_of(path: str | Path) -> list[Chunk]:
 def _line_ends(path: str | Path) -> np.ndarray:
     parts, size, last = [], 0, LINE_END
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(READ_BYTES):
+        while block := file.read(SCANNED_AT_ONCE):
             parts.append(np.flatnonzero(np.frombuffer(block, np.uint8) == LINE_END) + (size + 1))
             size, last = size + len(block), block[-1]
     if last != LINE_END:
@@ -60,7 +60,7 @@ def _line_ends(path: str | Path) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-def processes_for(chunks: Sequence[Chunk], threads: int) -> int:
+def processes_for_chunks(chunks: Sequence[Chunk], threads: int) -> int:
     """Return the number of processes worth starting for these chunks, at most ``threads``."""
     size = sum(chunk.end - chunk.start for chunk in chunks)
     return max(1, min(threads, size // BYTES_PER_PROCESS))

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.data.templates.templates import Span
+from snaketune.data.templates.templates import CharacterSpan
 from snaketune.data.tokens.token_borders import Borders, Segments
 from snaketune.data.tokens.tokenizer import TextTokenizer
-from snaketune.data.tokens.tokenizer_engine import Engine
+from snaketune.data.tokens.tokenizer_engine import EncodingEngine
 
 SEGMENTS, OFFSETS = "segments", "offsets"
-Row = tuple[np.ndarray, np.ndarray]
+TokensAndMask = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class EncodedRecord:
     """A rendered record.
 
     Attributes:
@@ -40,14 +40,14 @@ class Document:
         lost: number of answers whose reasoning the template leaves out.
         sizes: the share of each answer in ``size``.
         rejected: whether it is a rejected answer without a chosen one.
-        notes: notes for the counts, see :class:`~snaketune.data.templates.examples.Example`.
+        notes: notes for the counts, see :class:`~snaketune.data.templates.examples.TrainingText`.
     """
 
     record: int
     source: int
     line: int
     text: str
-    spans: list[Span]
+    spans: list[CharacterSpan]
     size: int
     plain: bool
     answers: int = 0
@@ -56,7 +56,7 @@ class Document:
     notes: tuple[str, ...] = ()
     rejected: bool = False
 
-    def alone(self, answer: int) -> "Document":
+    def alone(self, answer: int) -> "EncodedRecord":
         """Return the document of one answer: the text up to its end, in which only this answer is trained."""
         span = self.spans[answer]
         size = self.sizes[answer] if self.sizes else self.size
@@ -73,14 +73,14 @@ class Encoder:
         method: ``segments``, or ``offsets`` if segments were found to differ for this tokenizer.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, engine: Engine, method: str = SEGMENTS):
+    def __init__(self, tokenizer: TextTokenizer, engine: EncodingEngine, method: str = SEGMENTS):
         self._tokenizer, self._engine, self._method = tokenizer, engine, method
         self._borders = Borders(tokenizer)
         self._known: dict[int, Segments] = {}
 
-    def apart(self, documents: Sequence[Document]) -> list[Document]:
+    def apart(self, documents: Sequence[EncodedRecord]) -> list[EncodedRecord]:
         """Return the documents, with one per answer where an answer would merge with its prompt into one token."""
-        parted: list[Document] = []
+        parted: list[EncodedRecord] = []
         for document in documents:
             # A document that can be cut into segments is encoded exactly, and one with a single answer has nothing to
             # part.
@@ -90,12 +90,12 @@ class Encoder:
                 parted += [document.alone(answer) for answer in range(len(document.spans))]
         return parted
 
-    def encode(self, documents: Sequence[Document]) -> list[Row]:
+    def encode(self, documents: Sequence[EncodedRecord]) -> list[TokensAndMask]:
         """Return ids (int32) and loss mask (int8) of each document, both of shape [tokens], in the given order.
 
         The mask is all zeros if an answer cannot be separated from its prompt in tokens.
         """
-        rows: dict[int, Row] = {}
+        rows: dict[int, TokensAndMask] = {}
         plain, whole, split = [], [], []
         for place, document in enumerate(documents):
             if document.plain:
@@ -111,18 +111,18 @@ class Encoder:
         self._known.clear()
         return [rows[place] for place in range(len(documents))]
 
-    def is_split(self, document: Document) -> bool:
+    def is_split(self, document: EncodedRecord) -> bool:
         """Return whether the document is encoded in segments."""
         return not document.plain and bool(self._segments(document))
 
-    def encode_whole(self, documents: Sequence[Document]) -> list[Row]:
+    def encode_whole(self, documents: Sequence[EncodedRecord]) -> list[TokensAndMask]:
         """Encode each text as a whole, or in two parts if an answer would merge with its prompt into one token."""
         if not documents:
             return []
         encodings = self._tokenizer.encode_batch([document.text for document in documents], add_special_tokens=False)
         return [self._row(encoding, document) for encoding, document in zip(encodings, documents, strict=True)]
 
-    def _row(self, encoding: Any, document: Document) -> Row:
+    def _row(self, encoding: Any, document: EncodedRecord) -> TokensAndMask:
         starts = self._first_tokens(encoding, document)
         if None not in starts:
             return _from_offsets(encoding, document.spans, starts)
@@ -130,11 +130,11 @@ class Encoder:
             return self._encode_in_two(encoding, document)
         return _row(np.asarray(encoding.ids, np.int32), np.zeros(len(encoding.ids), np.int8))
 
-    def _joins(self, document: Document) -> bool:
+    def _joins(self, document: EncodedRecord) -> bool:
         [encoding] = self._tokenizer.encode_batch([document.text], add_special_tokens=False)
         return None in self._first_tokens(encoding, document)
 
-    def _first_tokens(self, encoding: Any, document: Document) -> list[int | None]:
+    def _first_tokens(self, encoding: Any, document: EncodedRecord) -> list[int | None]:
         """Return the first token of each span, None if the span begins inside a token that its prompt does not have."""
         offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
         starts, ends = offsets[:, 0], offsets[:, 1]
@@ -154,7 +154,7 @@ class Encoder:
             found.append(len(prompt.ids) if encoding.ids[: len(prompt.ids)] == prompt.ids else None)
         return found
 
-    def _encode_in_two(self, encoding: Any, document: Document) -> Row:
+    def _encode_in_two(self, encoding: Any, document: EncodedRecord) -> TokensAndMask:
         """Encode prompt and answer separately; train nothing unless both spell the text of the whole."""
         # Many tokenisers treat the beginning of a text specially (a prefix space, for example). A fence, an added token
         # before the answer, keeps it from being a beginning; the fence's own id is dropped afterwards.
@@ -172,16 +172,16 @@ class Encoder:
             mask[len(prompt.ids) :][begins < end - start] = 1
         return _row(ids, mask)
 
-    def _kept(self, document: Document) -> Segments:
+    def _kept(self, document: EncodedRecord) -> Segments:
         """Return the segments of a document, cached until it is encoded."""
         if segments := self._segments(document):
             self._known[id(document)] = segments
         return segments
 
-    def _segments(self, document: Document) -> Segments:
+    def _segments(self, document: EncodedRecord) -> Segments:
         return self._borders.split(document.text, document.spans) if self._method == SEGMENTS else []
 
-    def _encode_segments(self, parts: Sequence[Segments]) -> list[Row]:
+    def _encode_segments(self, parts: Sequence[Segments]) -> list[TokensAndMask]:
         if not parts:
             return []
         texts = [text for segments in parts for text, _ in segments]
@@ -195,7 +195,7 @@ class Encoder:
             start = end
         return rows
 
-    def _encode_plain(self, texts: Sequence[str]) -> list[Row]:
+    def _encode_plain(self, texts: Sequence[str]) -> list[TokensAndMask]:
         """Encode plain text, all of which is trained, with an end-of-sequence token even if the tokenizer adds none."""
         if not texts:
             return []
@@ -211,12 +211,12 @@ class Encoder:
         return rows
 
 
-def _row(ids: np.ndarray, mask: np.ndarray) -> Row:
+def _row(ids: np.ndarray, mask: np.ndarray) -> TokensAndMask:
     mask[:1] = 0  # no position precedes the first token, so nothing predicts it
     return ids, mask
 
 
-def _from_offsets(encoding: Any, spans: Sequence[Span], first_tokens: Sequence[int | None]) -> Row:
+def _from_offsets(encoding: Any, spans: Sequence[CharacterSpan], first_tokens: Sequence[int | None]) -> TokensAndMask:
     ids = np.asarray(encoding.ids, np.int32)
     offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
     begins, ends = offsets[:, 0], offsets[:, 1]

@@ -9,7 +9,7 @@ from snaketune.data.rows.rightsizing import LengthPolicy
 Counts = Mapping[str, int]
 
 
-def share(part: int, whole: int) -> str:
+def percentage(part: int, whole: int) -> str:
     """Return a percentage for display, with enough digits not to read as 0% or 100% unless it is."""
     percent = 100 * part / whole if whole else 0
     for digits in (0, 1, 2):
@@ -27,7 +27,8 @@ def removed_duplicates(facts: Counts) -> list[str]:
     kinds = [(facts["removed_exact"], "equal to", "exact"), (facts["removed_near"], "nearly equal to", "near")]
     told = " and ".join(f"{count:,} {word} an earlier one (dedupe.{key})" for count, word, key in kinds if count)
     return [
-        f"Removed {removed:,} of {records:,} records ({share(removed, records)}): {told}; duplicates.jsonl lists them."
+        f"Removed {removed:,} of {records:,} records ({percentage(removed, records)}): {told}; "
+        f"duplicates.jsonl lists them."
     ]
 
 
@@ -38,7 +39,7 @@ def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]
     if not total:
         return []
     return [
-        f"Left out {total:,} of {total + records:,} records ({share(total, total + records)}) during tokenisation:"
+        f"Left out {total:,} of {total + records:,} records ({percentage(total, total + records)}) during tokenisation:"
         f" {_reasons(dropped)}; dropped.jsonl lists each with its reason."
     ]
 
@@ -72,14 +73,17 @@ def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:
         )
     if count := both["truncated"]:
         lines.append(
-            f"Truncated {count:,} of {both['records']:,} records ({share(count, both['records'])}) that are longer than"
-            f" the {limit}: {both['tokens_truncated']:,} tokens ({share(both['tokens_truncated'], both['tokens'])}) "
+            f"Truncated {count:,} of {both['records']:,} records ({percentage(count, both['records'])}) "
+            f"that are longer than"
+            f" the {limit}: {both['tokens_truncated']:,} tokens "
+            f"({percentage(both['tokens_truncated'], both['tokens'])}) "
             "are cut off at the end (tokens.on_too_long)."
         )
     if count := both["dropped"]:
         lines.append(
-            f"Dropped {count:,} of {both['records']:,} records ({share(count, both['records'])} of the records,"
-            f" {share(both['tokens_dropped'], both['tokens'])} of the tokens) that are longer than the {limit}, the"
+            f"Dropped {count:,} of {both['records']:,} records ({percentage(count, both['records'])} of the records,"
+            f" {percentage(both['tokens_dropped'], both['tokens'])} of the tokens) "
+            f"that are longer than the {limit}, the"
             f" longest of {max(facts['longest'], facts['eval']['longest']):,}: {_cure(facts, pairs)}."
         )
     return lines

@@ -14,7 +14,7 @@ from snaketune.core.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TokenLimits:
     """Constraints set by the model, its tokenizer and its chat template.
 
     Attributes:
@@ -80,7 +80,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class AuditedRows:
     """Rows that are audited and written together.
 
     Attributes:
@@ -95,7 +95,7 @@ class Rows:
     answers: np.ndarray
 
 
-def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
+def audit(rows: AuditedRows, limits: TokenLimits, place: Callable[[int], str]) -> Audit:
     """Count and check ``rows``, each of which has a loss-bearing token.
 
     Args:
@@ -132,7 +132,7 @@ def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
 
 
 def _check_answers(
-    rows: Rows, limits: Limits, is_stop: np.ndarray, stops: np.ndarray, place: Callable[[int], str]
+    rows: AuditedRows, limits: TokenLimits, is_stop: np.ndarray, stops: np.ndarray, place: Callable[[int], str]
 ) -> None:
     """Check each trained segment of rows with answers."""
     # An edge is the last token of a trained segment: the mask falls from 1 to 0 after it, or its row ends. The mask is
@@ -164,6 +164,6 @@ def _check_answers(
         )
 
 
-def _row_of(rows: Rows, token: np.integer) -> int:
+def _row_of(rows: AuditedRows, token: np.integer) -> int:
     """Return the row of a token given by its index."""
     return int(np.searchsorted(rows.offsets, token, side="right")) - 1

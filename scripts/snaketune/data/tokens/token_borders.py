@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from snaketune.data.templates.templates import Span
+from snaketune.data.templates.templates import CharacterSpan
 from snaketune.data.tokens.tokenizer import TextTokenizer
 
 # Characters examined on each side of a cut, longest white space allowed after it, and size of the caches.
@@ -40,7 +40,7 @@ class Borders:
         )
         return min(fences, default="")
 
-    def split(self, text: str, spans: Sequence[Span]) -> Segments:
+    def split(self, text: str, spans: Sequence[CharacterSpan]) -> Segments:
         """Return the segments of ``text``, with 1 for trained ones; an empty list if a cut is doubtful."""
         segments: Segments = []
         cursor = 0

@@ -15,7 +15,7 @@ import pyarrow.ipc
 
 from snaketune.core.atomic import write_json, writing_directory
 
-SCHEMA = pa.schema(
+TOKENS_SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
         ("loss_mask", pa.list_(pa.bool_())),
@@ -38,7 +38,7 @@ _SCALARS |= {"plain": "bool", "first": "int32"}
 def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
     """Yield a writer of record batches; the folder appears once the block ends without an error."""
     with writing_directory(folder) as partial:
-        with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, TOKENS_SCHEMA) as writer:
             yield writer
         # The two JSON files below, with exactly these keys, make the folder readable by ``datasets``.
         features: dict[str, dict[str, Any]] = {

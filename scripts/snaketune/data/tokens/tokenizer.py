@@ -12,12 +12,12 @@ from tokenizers import AddedToken, Tokenizer
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
 from snaketune.model.configuration import CONFIG, GENERATION
-from snaketune.model.stop_tokens import as_list, generation_settings
+from snaketune.model.stop_tokens import generation_settings, ids_as_list
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 NAMING_FILES = ("special_tokens_map.json", "tokenizer_config.json")
 # All files that a tokenizer is read from.
-FILES = ("tokenizer.json", *NAMING_FILES, CONFIG, GENERATION)
+TOKENIZER_FILES = ("tokenizer.json", *NAMING_FILES, CONFIG, GENERATION)
 
 
 class TextTokenizer:
@@ -70,7 +70,7 @@ class TextTokenizer:
     @functools.cached_property
     def stops(self) -> tuple[str, ...]:
         """The texts of the stop tokens: eos_token, and eos_token_id of the generation settings."""
-        found = {*as_list(generation_settings(self.path.parent).get("eos_token_id")), *as_list(self.eos_id)}
+        found = {*ids_as_list(generation_settings(self.path.parent).get("eos_token_id")), *ids_as_list(self.eos_id)}
         names = [self._tokenizer.id_to_token(number) for number in sorted(found)]
         return tuple(name for name in names if name and name.strip())
 
@@ -118,7 +118,7 @@ class TextTokenizer:
 
 def text_tokenizer(folder: str | Path) -> TextTokenizer:
     """Return the tokenizer in ``folder``, cached per process: reading a vocabulary of 262,144 tokens takes seconds."""
-    states = [file.stat() for name in FILES if (file := Path(folder) / name).is_file()]
+    states = [file.stat() for name in TOKENIZER_FILES if (file := Path(folder) / name).is_file()]
     return _read_once(str(folder), tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states))
 
 

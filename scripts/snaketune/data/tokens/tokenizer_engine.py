@@ -32,7 +32,7 @@ PIECES = ("'S", "'ll", "\r\n", "   ", "\n\n\n", "\t\t", "\u00a0", "\u200d", "ﬁ
 Flat = tuple[np.ndarray, np.ndarray]
 
 
-class Engine(Protocol):
+class EncodingEngine(Protocol):
     """Token ids of many texts at once."""
 
     name: str
@@ -51,7 +51,7 @@ class TokenizersEngine:
         self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool) -> Flat:
-        """See :class:`Engine`."""
+        """See :class:`EncodingEngine`."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens, offsets=False)
         rows = [encoding.ids for encoding in encodings]
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -76,7 +76,7 @@ class FastEngine:
         self._native.no_padding()
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool) -> Flat:
-        """See :class:`Engine`."""
+        """See :class:`EncodingEngine`."""
         ids, offsets = self._native.encode_batch_flat(list(texts), add_special_tokens=add_special_tokens)
         return np.frombuffer(ids, np.int32), np.frombuffer(offsets, np.uint64).astype(np.int64)
 
@@ -85,7 +85,7 @@ ENGINES = {engine.name: engine for engine in (FastEngine, TokenizersEngine)}
 
 
 @functools.lru_cache(maxsize=2)
-def load_engine(name: str, tokenizer: TextTokenizer) -> Engine:
+def load_engine(name: str, tokenizer: TextTokenizer) -> EncodingEngine:
     """Return the engine called ``name``, created once per tokenizer."""
     return ENGINES[name](tokenizer)
 
@@ -126,7 +126,7 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate
     return EngineGate(engine, len(sample), len(fuzz), differ, reason)
 
 
-def _compare(fast: Engine, reference: Engine, texts: Sequence[str]) -> tuple[int, str]:
+def _compare(fast: EncodingEngine, reference: EncodingEngine, texts: Sequence[str]) -> tuple[int, str]:
     differ, first = 0, ""
     for start in range(0, len(texts), GATE_BATCH):
         part = texts[start : start + GATE_BATCH]

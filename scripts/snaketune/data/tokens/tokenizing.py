@@ -14,29 +14,29 @@ import numpy as np
 import orjson
 
 from snaketune.core.errors import DataError
-from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.parallel import ordered_results
 from snaketune.data.records.canonical_records import conversation_of, lines_in
 from snaketune.data.shards import Shard, gathered, read_parts, write_part
 from snaketune.data.sources.source_names import place_of
-from snaketune.data.templates.inference_check import Conversation, Reference, check_inference
+from snaketune.data.templates.inference_check import ReferenceTokenizer, SampleConversation, check_inference
 from snaketune.data.templates.rendering import Unusable
 from snaketune.data.templates.template_trial import Named, try_template
 from snaketune.data.templates.templates import Message
-from snaketune.data.tokens.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenizer, Recipe
-from snaketune.data.tokens.chunks import Chunk, chunks_of, processes_for
-from snaketune.data.tokens.encoding import OFFSETS, SEGMENTS, Document, Encoder, Row
+from snaketune.data.tokens.chunk_tokenizing import EXAMPLES_SHOWN, ChunkResult, ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import Chunk, chunks_of, processes_for_chunks
+from snaketune.data.tokens.encoding import OFFSETS, SEGMENTS, EncodedRecord, Encoder, TokensAndMask
 from snaketune.data.tokens.token_store import writing_tokens
 from snaketune.data.tokens.tokenizer import text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import choose_engine, few_threads, load_engine
 from snaketune.data.tokens.tokenizing_account import SplitAccount
 
-SAMPLE_RECORDS = 1000
+COMPARED_RECORDS = 1000
 
 # Records of each split on which a template is tried in a separate process.
 TRIED_RECORDS = 50
 # The documents of a conversation, its messages and its tools.
-Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
+Sampled = tuple[list[EncodedRecord], tuple[list[Message], list[Message] | None]]
 
 
 def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
@@ -77,7 +77,7 @@ def _try_template(recipe: Recipe, files: Sequence[str | Path]) -> None:
             record = orjson.loads(line)
             if "messages" in record:
                 place = place_of(record, recipe.sources, f"{Path(file).name} line {number + 1}")
-                named.append((place, for_template(conversation_of(record)), record.get("tools")))
+                named.append((place, calls_for_template(conversation_of(record)), record.get("tools")))
     try_template(recipe.template, text_tokenizer(recipe.folder).special_tokens, recipe.date, named)
 
 
@@ -85,7 +85,7 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
     """Check the examples of the sample against transformers and return the facts."""
     assert worker.template is not None
     try:
-        reference = Reference(recipe.folder, worker.template, recipe.date)
+        reference = ReferenceTokenizer(recipe.folder, worker.template, recipe.date)
     except ImportError:
         return {"conversations": 0, "reason": "transformers is not installed"}
     except Exception as error:  # transformers may reject files that the code here reads; the reason goes into the facts
@@ -98,7 +98,7 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
         parted = documents if recipe.pairs else encoder.apart(documents)
         rows = list(zip(parted, encoder.encode(parted), strict=True))
         if messages and all(mask.any() for _, (_, mask) in rows):
-            conversations.append(Conversation(messages, tools, rows))
+            conversations.append(SampleConversation(messages, tools, rows))
     return {**check_inference(conversations, reference, worker.name_of), "reason": ""}
 
 
@@ -107,7 +107,7 @@ def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> list[Sampled]:
     sampled: list[Sampled] = []
     starts = np.cumsum([0, *(chunk.lines for chunk in chunks)])
     # Some sampled records will be unusable, so a quarter more are drawn than needed.
-    wanted = min(int(starts[-1]), SAMPLE_RECORDS + SAMPLE_RECORDS // 4)
+    wanted = min(int(starts[-1]), COMPARED_RECORDS + COMPARED_RECORDS // 4)
     places = np.linspace(0, starts[-1] - 1, wanted).astype(np.int64)
     for number, chunk in enumerate(chunks):
         inside = places[(places >= starts[number]) & (places < starts[number + 1])] - starts[number]
@@ -213,7 +213,7 @@ def tokenize_split(
             writer.write_batch(result.batch)
             account.add(result)
             dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)
-            examples += result.examples[: EXAMPLES - len(examples)]
+            examples += result.examples[: EXAMPLES_SHOWN - len(examples)]
         if split == "train":
             tokenizer = text_tokenizer(recipe.folder)
             account.audit.check(f"the {split} split", tokenizer.ids_of(tokenizer.stops))
@@ -222,12 +222,12 @@ def tokenize_split(
 
 def results_of(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int) -> Iterator[ChunkResult]:
     """Yield the rows of each chunk of a split."""
-    processes = processes_for(chunks, threads)
+    processes = processes_for_chunks(chunks, threads)
     return ordered_results(ChunkTokenizer, (recipe, split, max(1, threads // processes)), chunks, processes)
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class EncodingDifference:
     """The numbers of compared documents, of those that differ in ids or only in masks, and the first that differs."""
 
     compared: int
@@ -240,22 +240,24 @@ class Difference:
         return {"compared": self.compared, "ids_differ": self.ids, "masks_differ": self.masks, "first": self.first}
 
 
-def compare(documents: Sequence[Document], ours: Sequence[Row], theirs: Sequence[Row]) -> Difference:
+def compare_encodings(
+    documents: Sequence[EncodedRecord], ours: Sequence[TokensAndMask], theirs: Sequence[TokensAndMask]
+) -> EncodingDifference:
     """Compare two encodings of the same documents, row by row."""
     pairs = list(zip(documents, ours, theirs, strict=True))
     ids = [d.record for d, (left, _), (right, _) in pairs if not np.array_equal(left, right)]
     masks = [d.record for d, left, right in pairs if d.record not in ids and not np.array_equal(left[1], right[1])]
-    return Difference(len(pairs), len(ids), len(masks), min([*ids, *masks], default=None))
+    return EncodingDifference(len(pairs), len(ids), len(masks), min([*ids, *masks], default=None))
 
 
-def choose_method(documents: Sequence[Document], encoder: Encoder) -> tuple[str, dict[str, Any]]:
+def choose_method(documents: Sequence[EncodedRecord], encoder: Encoder) -> tuple[str, dict[str, Any]]:
     """Return ``segments`` if they give the tokens of the whole text for every document, else ``offsets``.
 
     Returns:
         The method and the facts of the comparison.
     """
     split = [document for document in documents if encoder.is_split(document)]
-    difference = compare(split, encoder.encode(split), encoder.encode_whole(split))
+    difference = compare_encodings(split, encoder.encode(split), encoder.encode_whole(split))
     whole = sum(not document.plain for document in documents) - len(split)
     method = OFFSETS if difference.first is not None else SEGMENTS
     return method, {**difference.facts(), "doubtful_borders": whole}

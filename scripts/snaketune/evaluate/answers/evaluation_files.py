@@ -15,7 +15,7 @@ from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.settings.evaluate_section import Evaluate
 from snaketune.settings.evaluation_slices import EvaluationSlice
-from snaketune.storage.copy_targets import Source
+from snaketune.storage.copy_targets import NamedSource
 
 SHARED: tuple[Literal["ignore", "roles", "strip"], ...] = ("ignore", "roles", "strip")
 OWN_COLUMNS = "evaluate.columns"
@@ -75,7 +75,7 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
         with open(records, "wb") as file, open(Path(folder) / "refused.jsonl", "wb") as refused:
             reader = RecordReader(settings.policy, file, Quarantine(refused))
             try:
-                reader.read([(Source(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
+                reader.read([(NamedSource(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
                 if settings.columns_key == OWN_COLUMNS:  # training columns may be absent here
                     reader.finish()
             except (ConfigError, DataError) as error:

@@ -8,9 +8,9 @@ import torch
 from transformers import GenerationConfig
 
 from snaketune.core.errors import TrainingError
-from snaketune.data.conversations.reasoning import readable
+from snaketune.data.conversations.reasoning import readable_answer
 from snaketune.evaluate.answers.prompts import Prompt
-from snaketune.evaluate.answers.timing import Stopwatch
+from snaketune.evaluate.answers.timing import TokenTimer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class GeneratedAnswers:
     """Answers in the order of their prompts: texts and token ids; ``cut`` marks those of the maximum length."""
 
     texts: list[str]
@@ -46,8 +46,8 @@ def context_length(model: Any) -> int:
 
 @torch.no_grad()
 def generate_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding, watch: Stopwatch | None = None
-) -> Answers:
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding, watch: TokenTimer | None = None
+) -> GeneratedAnswers:
     """Return the greedy answer to each prompt, in the order of the prompts, as :func:`spelled` writes it.
 
     Each batch is timed by ``watch`` if there is one.
@@ -56,7 +56,7 @@ def generate_answers(
         TrainingError: when a batch does not fit the GPU's memory.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    answers = Answers([""] * len(prompts), [False] * len(prompts), [[] for _ in prompts])
+    answers = GeneratedAnswers([""] * len(prompts), [False] * len(prompts), [[] for _ in prompts])
     own_defaults = model.generation_config
     # generate() fills unset values from the model's own generation configuration, which may sample or penalise.
     model.generation_config = GenerationConfig()
@@ -81,7 +81,7 @@ def generate_answers(
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
     """Return the text of an answer, keeping only those special tokens that delimit reasoning."""
     written = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    marked = readable(written, tokenizer.all_special_tokens)
+    marked = readable_answer(written, tokenizer.all_special_tokens)
     if marked is not None:
         return marked
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

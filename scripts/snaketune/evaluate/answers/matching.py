@@ -15,7 +15,7 @@ ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
 
 MARKER = re.compile(r"^[ \t]*(?:####|A:)(.*)$|\banswer is:?(.*)$", re.MULTILINE | re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])-?(?:[$€£]-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
-UNITS = "$€£,"
+CURRENCY_SIGNS = "$€£,"
 
 
 def numeric_match(answer: str, reference: str) -> bool | None:
@@ -57,7 +57,7 @@ def _last_number(text: str) -> Decimal | None:
 
 
 def _value(text: str) -> Decimal | None:
-    for sign in UNITS:
+    for sign in CURRENCY_SIGNS:
         text = text.replace(sign, "")
     try:
         # Decimal, not float: 0.1 and 0.10 are equal and no digits are lost.

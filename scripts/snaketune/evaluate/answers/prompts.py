@@ -13,13 +13,13 @@ from snaketune.core.canonical import digest_of
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import read_manifest
 from snaketune.data.conversations import reasoning
-from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
-from snaketune.model.stop_tokens import as_list, turn_ends
+from snaketune.model.stop_tokens import ids_as_list, turn_ends
 
-SAMPLE = "held-out requests"
-Turn = dict[str, Any]
+HELD_OUT_REQUESTS = "held-out requests"
+PromptTurn = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Writing:
     """
 
     date: str = DEFAULT_DATE
-    reasoning: str = reasoning.AUTO
+    reasoning: str = reasoning.AS_TEMPLATE
 
     @classmethod
     def of(cls, tokens: Path) -> "Writing":
         """Return the rendering of tokenised records, from their manifest."""
         facts = read_manifest(tokens / "manifest.json") if (tokens / "manifest.json").is_file() else {}
-        return cls(facts.get("date", DEFAULT_DATE), facts.get("reasoning", reasoning.AUTO))
+        return cls(facts.get("date", DEFAULT_DATE), facts.get("reasoning", reasoning.AS_TEMPLATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def choose_prompts(
 
 def _candidates(
     path: str | Path, tokenized: np.ndarray | None
-) -> Iterator[tuple[str, int, list[Turn], list[Turn] | None]]:
+) -> Iterator[tuple[str, int, list[PromptTurn], list[PromptTurn] | None]]:
     # A record whose answers are separate examples occurs several times.
     kept, place = (None if tokenized is None else np.unique(tokenized)), 0
     with open(path, "rb") as lines:
@@ -105,16 +105,16 @@ def _candidates(
             is_asked = "messages" in record and ("chosen" in record or "rejected" not in record)
             messages = conversation_of(record) if is_asked else []
             if (last := last_answer(messages)) > 0:
-                yield digest_of([SAMPLE, messages]), number, messages[: last + 1], record.get("tools")
+                yield digest_of([HELD_OUT_REQUESTS, messages]), number, messages[: last + 1], record.get("tools")
 
 
-def last_answer(messages: list[Turn]) -> int:
+def last_answer(messages: list[PromptTurn]) -> int:
     """Return the place of the last turn in which the assistant answers, calls no tool and is trained, else -1."""
     answers = (place for place, turn in enumerate(messages) if turn["role"] == "assistant" and _is_answer(turn))
     return max(answers, default=-1)
 
 
-def _is_answer(turn: Turn) -> bool:
+def _is_answer(turn: PromptTurn) -> bool:
     return not turn.get("tool_calls") and turn.get("weight") != 0
 
 
@@ -123,10 +123,10 @@ def _render(
     template: ChatTemplate,
     writing: Writing,
     record: int,
-    messages: list[Turn],
-    tools: list[Turn] | None,
+    messages: list[PromptTurn],
+    tools: list[PromptTurn] | None,
 ) -> Prompt | None:
-    given = reasoning.for_template(for_template(messages), template.source, writing.reasoning)
+    given = reasoning.reasoning_for_template(calls_for_template(messages), template.source, writing.reasoning)
     try:
         text = template.render(given[:-1], True, tools)
     except DataError:
@@ -141,10 +141,10 @@ def stop_tokens(model: Any, tokenizer: Any, template: str) -> list[int]:
     A template may end turns with a token that a base model never heard of as an end; without it every answer would
     run on to the limit.
     """
-    own = {*own_stops(model), *as_list(tokenizer.eos_token_id)}
+    own = {*own_stops(model), *ids_as_list(tokenizer.eos_token_id)}
     return sorted({*own, *turn_ends(tokenizer, template, own)})
 
 
 def own_stops(model: Any) -> set[int]:
     """Return the tokens at which the model's generation configuration ends an answer."""
-    return set(as_list(model.generation_config.eos_token_id))
+    return set(ids_as_list(model.generation_config.eos_token_id))

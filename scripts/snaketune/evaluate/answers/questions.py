@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from snaketune.data.conversations.reasoning import after_thoughts
-from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.additive import Additive, measure_differences, values
 from snaketune.evaluate.answers.prompts import Prompt
-from snaketune.evaluate.answers.scorers import DECIDING, OF_SOME, Scorer, scored
+from snaketune.evaluate.answers.scorers import BY_REFERENCES, OF_SOME, Scorer, score_answers
 from snaketune.facts.evaluation_facts import Interval
 
-REFUSED = "refused by the chat template"
+TEMPLATE_REFUSES = "refused by the chat template"
 TOO_LONG = "fills the model's context"
 # The measure of a reward model.
 REWARD = "reward"
-OUTCOMES = {-1: "worse", 0: "tie", 1: "better"}
+OUTCOME_NAMES = {-1: "worse", 0: "tie", 1: "better"}
 
 
 @dataclass(slots=True)
@@ -60,10 +60,10 @@ class Questions:
         references = [prompt.reference for prompt in self.prompts]
         self.answers[model], self.cut[model] = answers, cut
         said = [_said(answer, reference) for answer, reference in zip(answers, references, strict=True)]
-        found = {name: scored(made, said, references) for name, made in self.scorers.items()}
+        found = {name: score_answers(made, said, references) for name, made in self.scorers.items()}
         self.measures[model] = found
         cases = {name: int(np.count_nonzero(found[name].parts[:, 1])) for name in found if name in OF_SOME}
-        self.decided_by = next((name for name in DECIDING if cases.get(name) == len(answers)), None)
+        self.decided_by = next((name for name in BY_REFERENCES if cases.get(name) == len(answers)), None)
         facts: dict[str, Any] = {**values(found), "n_generated": len(answers)}
         facts |= {"n_cut": sum(cut)} if any(cut) else {}
         partial = {name: number for name, number in cases.items() if 0 < number < len(answers)}
@@ -80,7 +80,7 @@ class Questions:
 
     def differences(self, before: str, after: str) -> dict[str, Interval]:
         """Return what lies between two models in each measure, with intervals."""
-        return differences(self.measures[before], self.measures[after])
+        return measure_differences(self.measures[before], self.measures[after])
 
     def changed(self, before: str, after: str) -> dict[str, int]:
         """Return how many answers of two models are not the same text, of how many; nothing unless both answered."""
@@ -125,7 +125,7 @@ def _said(answer: str, reference: str) -> str:
 def _outcome(base: float | bool | None, tuned: float | bool | None) -> dict[str, str]:
     if base is None or tuned is None:
         return {}
-    return {"outcome": OUTCOMES[(tuned > base) - (tuned < base)]}
+    return {"outcome": OUTCOME_NAMES[(tuned > base) - (tuned < base)]}
 
 
 def _beginning(text: str, characters: int = 100) -> str:

@@ -14,10 +14,10 @@ from snaketune.evaluate.evaluation_packages import ROUGE, SACREBLEU, package
 
 # Measures that classify an answer as right or wrong. The first requested one that applies to every reference decides:
 # if all references end in a number, that is the numeric match.
-DECIDING = ("numeric_match", "exact_match", "json_equal")
+BY_REFERENCES = ("numeric_match", "exact_match", "json_equal")
 # Measures that do not apply to every answer.
-OF_SOME = (*DECIDING, "json_valid")
-ANSWER_METRICS = (*DECIDING, "json_valid", "chrf", "bleu", "rouge_l")
+OF_SOME = (*BY_REFERENCES, "json_valid")
+ANSWER_METRICS = (*BY_REFERENCES, "json_valid", "chrf", "bleu", "rouge_l")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def scorers(metrics: Collection[str], normalize: Sequence[str]) -> dict[str, Sco
     return {name: make() for name, make in made.items() if name in metrics}
 
 
-def scored(scorer: Scorer, answers: Sequence[str], references: Sequence[str]) -> Additive:
+def score_answers(scorer: Scorer, answers: Sequence[str], references: Sequence[str]) -> Additive:
     """Return the measure over some answers."""
     parts = [scorer.parts(answer, reference) for answer, reference in zip(answers, references, strict=True)]
     return Additive(np.array(parts, np.float64), scorer.value)

@@ -10,7 +10,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(slots=True)
-class Stopwatch:
+class TokenTimer:
     """Times calls that make tokens; ``clock`` gives seconds."""
 
     clock: Clock
@@ -29,7 +29,7 @@ class Stopwatch:
         return self.tokens / total if total > 0 else None
 
 
-def timing_facts(single: Stopwatch, batched: Stopwatch, batch_size: int) -> dict[str, Any]:
+def timing_facts(single: TokenTimer, batched: TokenTimer, batch_size: int) -> dict[str, Any]:
     """Return what was measured of one model.
 
     Args:

@@ -14,7 +14,7 @@ from snaketune.core.atomic import private_folder, sibling, sync_directory, sync_
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings, free_memory, load_model
-from snaketune.merge.gguf_export.gguf import FORMATS, convert_to_gguf, find_converter, run_tool
+from snaketune.merge.gguf_export.gguf import GGUF_DTYPES, convert_to_gguf, find_converter, run_tool
 from snaketune.merge.gguf_export.gguf_writing import refusal, write_gguf
 from snaketune.merge.verification.divergence import Comparing, kl_stride
 
@@ -24,7 +24,7 @@ QUANTIZED = {"q4_k_m": "Q4_K_M"}
 # Divergence from the merged model in nats per token above which a file is not an export of it but a mistake.
 MOST_KL = {"f32": 1e-3, "bf16": 2e-2, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 1.0}
 # Memory factor: one float32 model at a time, and inference.
-ROOM = 1.5
+EXPORT_MEMORY = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Export:
     @property
     def type(self) -> str:
         """The type of the file: without a wish that of the weights, so that nothing is rounded."""
-        return self.kind or FORMATS[self.dtype]
+        return self.kind or GGUF_DTYPES[self.dtype]
 
 
 def find_quantizer() -> str:
@@ -93,7 +93,7 @@ def export(wanted: Export, given: str | None, target: Path) -> None:
     """
     converter = way_to_write(wanted.model, given)
     quantizer = find_quantizer() if wanted.type in QUANTIZED else None
-    first = FORMATS[wanted.dtype] if quantizer else wanted.type
+    first = GGUF_DTYPES[wanted.dtype] if quantizer else wanted.type
     with private_folder(sibling(target)) as folder:
         made = folder / target.name
         if converter:
@@ -121,7 +121,7 @@ def check(wanted: Export, file: Path, rows: PackedRows) -> dict[str, Any]:
     """
     settings = ModelSettings(dtype="float32")
     size = sum(path.stat().st_size for path in wanted.model.glob("*.safetensors"))
-    needed = ROOM * size * 4 / torch.finfo(getattr(torch, wanted.dtype)).bits * 8
+    needed = EXPORT_MEMORY * size * 4 / torch.finfo(getattr(torch, wanted.dtype)).bits * 8
     if not len(rows):
         return _unknown("no record is held out")
     if needed > psutil.virtual_memory().available:

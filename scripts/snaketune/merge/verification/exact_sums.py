@@ -9,11 +9,11 @@ from peft.tuners.lora.layer import LoraLayer
 
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import attach_adapter
-from snaketune.merge.adapter import AGAIN, Adapter
+from snaketune.merge.adapter import TRAIN_AGAIN, LoadedAdapter
 from snaketune.merge.combining import hollow_model
 from snaketune.merge.rounding import step_of
 
-FLOAT32_NOISE = 2.0**-23  # relative rounding error of a sum: one step of float32
+SUM_NOISE = 2.0**-23  # relative rounding error of a sum: one step of float32
 # Relative error of PEFT's change, a product in float32 over the rank: about six digits, with room.
 CHANGE_NOISE = 1e-4
 # Where the terms of such a product cancel, the error is relative to the terms: a fraction of the largest change.
@@ -62,7 +62,7 @@ class Account:
         return self.along / self.length if self.length else None
 
 
-def peft_changes(base_folder: Path, adapter: Adapter, trust: bool) -> Callable[[str], torch.Tensor]:
+def peft_changes(base_folder: Path, adapter: LoadedAdapter, trust: bool) -> Callable[[str], torch.Tensor]:
     """Return a function from a module's name to PEFT's change of its weight, float32; no base weights are loaded.
 
     Raises:
@@ -73,7 +73,7 @@ def peft_changes(base_folder: Path, adapter: Adapter, trust: bool) -> Callable[[
     if strays := sorted(set(layers) ^ set(adapter.modules)):
         raise TrainingError(
             f"{adapter.folder}: {len(strays)} modules are changed by only one of PEFT and the merge; the first is"
-            f" {strays[0]}: {AGAIN}."
+            f" {strays[0]}: {TRAIN_AGAIN}."
         )
     return lambda module: layers[module].get_delta_weight("default").detach().float().cpu()  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ def sum_error(exact: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -
     norm = torch.linalg.vector_norm
     # The difference of two nearly equal numbers keeps the rounding error of the larger; that part is no error of the
     # change.
-    off = float(norm((exact - weight) - change)) - FLOAT32_NOISE * float(norm(exact))
+    off = float(norm((exact - weight) - change)) - SUM_NOISE * float(norm(exact))
     length = float(norm(change))
     if off <= 0:
         return 0.0
@@ -100,6 +100,6 @@ def is_near(found: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> 
     """Tell whether each stored number is within one step of its dtype of the sum (stochastic rounding may go up)."""
     total = weight + change
     step = torch.maximum(step_of(total, found.dtype), step_of(found, found.dtype))
-    room = step * 1.001 + FLOAT32_NOISE * total.abs() + CHANGE_NOISE * change.abs()
+    room = step * 1.001 + SUM_NOISE * total.abs() + CHANGE_NOISE * change.abs()
     room += CANCELLATION_NOISE * float(change.abs().max())
     return bool(((found.float() - total).abs() <= room).all())

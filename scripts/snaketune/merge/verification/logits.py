@@ -12,13 +12,13 @@ import torch
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.scoring import scored_chunks
-from snaketune.merge.adapter import Adapter
+from snaketune.merge.adapter import LoadedAdapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.streaming import merged_weight
 from snaketune.merge.trained_model import TrainedModel
 
 SAMPLE_ROWS = 2
-SAMPLE_BYTES = 128 << 20
+SAMPLED_LOGIT_BYTES = 128 << 20
 FLOAT32_NOISE = 1e-4  # relative error of log-probabilities in float32; measured for SmolLM2-135M (30 layers): 6e-7
 
 
@@ -36,7 +36,7 @@ class Logits:
     def __init__(
         self,
         base: Checkpoint,
-        tuned: Adapter | TrainedModel,
+        tuned: LoadedAdapter | TrainedModel,
         is_streamed: bool,
         rows: PackedRows,
         settings: ModelSettings,
@@ -50,7 +50,7 @@ class Logits:
     def read_tuned(self, model: Any, written: Checkpoint) -> None:
         """Evaluate the tuned model, then with its merged and its ``written`` weights; ``model`` is overwritten."""
         expected = self._sample(model)
-        if isinstance(self._tuned, Adapter):
+        if isinstance(self._tuned, LoadedAdapter):
             with model.disable_adapter():
                 before = self._sample(model)
             self._effect = float(torch.linalg.vector_norm(expected - before))
@@ -77,7 +77,7 @@ class Logits:
         return 0.0 if off <= 0 else off / self._effect if self._effect else float("inf")
 
     @torch.no_grad()
-    def _put_sums(self, tuned: Any, adapter: Adapter) -> Any:
+    def _put_sums(self, tuned: Any, adapter: LoadedAdapter) -> Any:
         if not self._is_streamed:
             return tuned.merge_and_unload(safe_merge=True)
         model = tuned.unload()
@@ -87,7 +87,7 @@ class Logits:
 
     def _sample(self, model: Any) -> torch.Tensor:
         """Return log-probabilities at the first loss-bearing positions, float32, shape [positions, vocabulary]."""
-        found, room = [], SAMPLE_BYTES
+        found, room = [], SAMPLED_LOGIT_BYTES
         for chunk in scored_chunks(model, self._rows, self._settings, limit=SAMPLE_ROWS):
             values = torch.log_softmax(chunk.logits, dim=1)
             values = values[: max(1, room // (4 * values.shape[1]))].cpu()

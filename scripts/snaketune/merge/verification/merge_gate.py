@@ -16,14 +16,14 @@ from snaketune.merge.adapter import read_adapter
 from snaketune.merge.merge_inputs import MergeInputs, MergeSettings
 from snaketune.merge.trained_model import read_trained_model
 from snaketune.merge.verification.scores import verify_scores
-from snaketune.merge.verification.verify import Proof, verify_merge
+from snaketune.merge.verification.verify import VerificationInputs, verify_merge
 from snaketune.model.reward_model import is_reward_model
 from snaketune.settings.merge_slices import MergeSlice
 
 SCRIPT = Path(__file__).parents[3] / "check_merge.py"
 
 
-def check_folder(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -> dict[str, Any]:
+def check_merged_folder(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -> dict[str, Any]:
     """Check the merged model in ``folder`` in this process and return the facts.
 
     Args:
@@ -41,7 +41,7 @@ def check_folder(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -> dict[str
     template = inputs.template.read_text(encoding="utf-8")
     scores = is_reward_model(adapter)
     loading = replace(settings.model, scores=scores)
-    proof = Proof(inputs.model, tuned, rows, loading, template, settings.dtype, settings.rounding)
+    proof = VerificationInputs(inputs.model, tuned, rows, loading, template, settings.dtype, settings.rounding)
     check = verify_scores(folder, proof) if scores else verify_merge(folder, proof)
     return {**check.facts(), "split": name}
 

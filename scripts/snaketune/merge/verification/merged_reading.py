@@ -10,7 +10,7 @@ from snaketune.evaluate.models import ModelSettings, load_tokenizer
 from snaketune.model.configuration import GENERATION
 from snaketune.model.stop_tokens import settings_with_stop
 
-SAMPLE = 4  # rows that both tokenizers encode
+SAMPLED_ROWS = 4  # rows that both tokenizers encode
 
 
 def check_auxiliary_files(
@@ -29,7 +29,7 @@ def check_auxiliary_files(
         TrainingError: naming the part that is missing or differs.
     """
     base, copy = (_tokenizer(path, settings) for path in (base_folder, folder))
-    ids = [rows.take("input_ids", [row])[0].tolist() for row in range(min(SAMPLE, len(rows)))]
+    ids = [rows.take("input_ids", [row])[0].tolist() for row in range(min(SAMPLED_ROWS, len(rows)))]
     texts = [base.decode(tokens) for tokens in ids]
     same = base.get_vocab() == copy.get_vocab() and base.special_tokens_map == copy.special_tokens_map
     if not same or base(texts)["input_ids"] != copy(texts)["input_ids"]:

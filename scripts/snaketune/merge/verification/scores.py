@@ -17,7 +17,7 @@ from snaketune.merge.verification.verify import (
     EQUAL,
     LARGEST_LOGITS_ERROR,
     ROUNDED,
-    Proof,
+    VerificationInputs,
     check_files,
     comparing_settings,
 )
@@ -67,7 +67,7 @@ class Scores(Logits):
         return torch.from_numpy(score_rows(model, self._rows, self._settings, ROWS))
 
 
-def verify_scores(folder: Path, proof: Proof) -> ScoreCheck:
+def verify_scores(folder: Path, proof: VerificationInputs) -> ScoreCheck:
     """Verify that the reward model in ``folder`` gives the scores of base plus adapter, loaded as users load it.
 
     Raises:

@@ -22,19 +22,24 @@ from snaketune.evaluate.models import (
     free_memory,
     load_model,
 )
-from snaketune.merge.adapter import Adapter
+from snaketune.merge.adapter import LoadedAdapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.rounding import AUTOMATIC, Rounding
 from snaketune.merge.trained_model import TrainedModel
-from snaketune.merge.verification.divergence import ROWS, Comparing, Comparison, kl_stride
+from snaketune.merge.verification.divergence import ROWS_COMPARED, Comparing, ModelComparison, kl_stride
 from snaketune.merge.verification.logits import Logits
 from snaketune.merge.verification.merged_reading import check_auxiliary_files
-from snaketune.merge.verification.written_weights import LARGEST_RELATIVE_ERROR, Written, check_written, is_streamed
+from snaketune.merge.verification.written_weights import (
+    LARGEST_RELATIVE_ERROR,
+    Written,
+    check_written_weights,
+    is_streamed,
+)
 
 # Limit on the error relative to the change of the log-probabilities by tuning. Measured with SmolLM2-135M in bfloat16
 # after 6 steps, LoRA and DoRA: correct merges 5e-6, one of 210 weights left out 7e-3, one of 30 layers 6e-2 to 1e-1.
 LARGEST_LOGITS_ERROR = 5e-3
-ROOM = 1.3
+VERIFICATION_MEMORY = 1.3
 
 # Above these the verdict is ``rounded``, which refuses nothing: mean KL in nats per token, and the rise of the loss
 # relative to it, if the confidence interval excludes zero.
@@ -99,14 +104,14 @@ class MergeCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class VerificationInputs:
     """Inputs of the verification: base folder, trained adapter or model, rows, loading settings, chat template.
 
     ``dtype`` is the requested dtype, None for that of each base weight; ``rounding`` is how weights were rounded to it.
     """
 
     base_folder: Path
-    tuned: Adapter | TrainedModel
+    tuned: LoadedAdapter | TrainedModel
     rows: PackedRows
     settings: ModelSettings
     template: str
@@ -116,7 +121,7 @@ class Proof:
     @property
     def tensors(self) -> int:
         """Number of tensors that were trained."""
-        return len(self.tuned.tensors if isinstance(self.tuned, Adapter) else self.tuned.weights.dtypes)
+        return len(self.tuned.tensors if isinstance(self.tuned, LoadedAdapter) else self.tuned.weights.dtypes)
 
     def load(self, settings: ModelSettings, device: torch.device | None = None) -> Any:
         """Return the tuned model: the base with its adapter, or the fully trained model."""
@@ -125,7 +130,7 @@ class Proof:
         return attach_adapter(load_model(self.base_folder, settings, device), self.tuned.folder)
 
 
-def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
+def verify_merge(folder: Path, proof: VerificationInputs) -> MergeCheck:
     """Verify that the model in ``folder`` is base plus adapter, and measure the cost of its dtype.
 
     Memory holds one model at a time: the adapter's log-probabilities are stored on disk, at most 1 GiB of them.
@@ -158,7 +163,7 @@ def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
     return replace(check, verdict=ROUNDED if is_worth_a_look(found) else EQUAL)
 
 
-def check_files(folder: Path, proof: Proof) -> Written:
+def check_files(folder: Path, proof: VerificationInputs) -> Written:
     """Check the files of the model in ``folder``: tokenizer and settings, and every weight against its recomputation.
 
     Raises:
@@ -166,7 +171,7 @@ def check_files(folder: Path, proof: Proof) -> Written:
     """
     check_auxiliary_files(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
     trust = proof.settings.trust_remote_code
-    written = check_written(folder, proof.base_folder, proof.tuned, proof.dtype, trust, proof.rounding)
+    written = check_written_weights(folder, proof.base_folder, proof.tuned, proof.dtype, trust, proof.rounding)
     _refuse_wrong_sums(written.relative_error)
     if not written.account.changed:
         raise TrainingError(
@@ -176,16 +181,16 @@ def check_files(folder: Path, proof: Proof) -> Written:
     return written
 
 
-def _logits(proof: Proof, settings: ModelSettings) -> Logits:
+def _logits(proof: VerificationInputs, settings: ModelSettings) -> Logits:
     base = Checkpoint(proof.base_folder)
-    streamed = isinstance(proof.tuned, Adapter) and is_streamed(base, proof.tuned)
+    streamed = isinstance(proof.tuned, LoadedAdapter) and is_streamed(base, proof.tuned)
     return Logits(base, proof.tuned, streamed, proof.rows, replace(settings, dtype="float32"))
 
 
-def _exact_on_the_cpu(folder: Path, proof: Proof, logits: Logits) -> float | None:
+def _exact_on_the_cpu(folder: Path, proof: VerificationInputs, logits: Logits) -> float | None:
     """Compare the logits in float32 on the CPU because they do not fit the GPU; None if RAM is too small as well."""
     size = 4 * sum(map(prod, Checkpoint(proof.base_folder).shapes.values()))
-    if size * ROOM > psutil.virtual_memory().available:
+    if size * VERIFICATION_MEMORY > psutil.virtual_memory().available:
         return None
     settings, cpu = replace(comparing_settings(proof), dtype="float32"), torch.device("cpu")
     tuned = proof.load(settings, cpu)
@@ -196,7 +201,12 @@ def _exact_on_the_cpu(folder: Path, proof: Proof, logits: Logits) -> float | Non
 
 
 def _check(
-    proof: Proof, written: Written, found: Comparison, sum_error: float | None, file_error: float | None, dtype: str
+    proof: VerificationInputs,
+    written: Written,
+    found: ModelComparison,
+    sum_error: float | None,
+    file_error: float | None,
+    dtype: str,
 ) -> MergeCheck:
     account = written.account
     return MergeCheck(
@@ -215,14 +225,14 @@ def _check(
         loss_change=found.change.value,
         loss_change_interval=found.change.interval,
         relative_loss_change=abs(found.change.value) / max(found.first_loss, LOSS_FLOOR),
-        rows=min(ROWS, len(proof.rows)),
+        rows=min(ROWS_COMPARED, len(proof.rows)),
         tokens=found.tokens,
         kl_tokens=found.kl_tokens,
         computed_in=dtype,
     )
 
 
-def is_worth_a_look(found: Comparison) -> bool:
+def is_worth_a_look(found: ModelComparison) -> bool:
     """Tell whether the files' dtype costs so much that users should know before serving the model."""
     low = found.change.interval[0] if found.change.interval else found.change.value
     costs = found.change.value > LOOK_LOSS * max(found.first_loss, LOSS_FLOOR) and low > 0
@@ -249,13 +259,13 @@ def _judge(check: MergeCheck) -> None:
         )
 
 
-def comparing_settings(proof: Proof) -> ModelSettings:
+def comparing_settings(proof: VerificationInputs) -> ModelSettings:
     """Return how both models are loaded: in float32 if the GPU's free memory allows, without FlashAttention."""
     attention = "sdpa" if proof.settings.uses_flash else proof.settings.attn_implementation
     dtype = "float32"
     if best_device().type == "cuda":
         shapes = Checkpoint(proof.base_folder).shapes.values()
-        fits = 4 * sum(map(prod, shapes)) * ROOM < torch.cuda.mem_get_info()[0]
+        fits = 4 * sum(map(prod, shapes)) * VERIFICATION_MEMORY < torch.cuda.mem_get_info()[0]
         half = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
         dtype = "float32" if fits else half
     return replace(proof.settings, dtype=dtype, attn_implementation=attention)

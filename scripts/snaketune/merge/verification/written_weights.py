@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from snaketune.core.errors import TrainingError
-from snaketune.merge.adapter import Adapter
+from snaketune.merge.adapter import LoadedAdapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.rounding import AUTOMATIC, Rounding
 from snaketune.merge.streaming import Weights, merged_weights, strangers
 from snaketune.merge.trained_model import TrainedModel, trained_weights
 from snaketune.merge.verification.exact_sums import Account, is_near, peft_changes, sum_error
 from snaketune.merge.with_peft import (
-    Merge,
+    PeftMerge,
     changed_weights,
     load_whole,
     merge_with_peft,
@@ -43,15 +43,15 @@ class Written:
     relative_error: float | None = None
 
 
-def is_streamed(base: Checkpoint, adapter: Adapter) -> bool:
+def is_streamed(base: Checkpoint, adapter: LoadedAdapter) -> bool:
     """Tell whether the adapter is merged weight by weight, or by PEFT in the whole model."""
     return adapter.is_plain and bool(base.dtypes) and not strangers(base, adapter)
 
 
-def check_written(
+def check_written_weights(
     folder: Path,
     base_folder: Path,
-    tuned: Adapter | TrainedModel,
+    tuned: LoadedAdapter | TrainedModel,
     dtype: torch.dtype | None,
     trust: bool,
     rounding: Rounding = AUTOMATIC,
@@ -112,7 +112,7 @@ def _check_merged(
 
 
 def _check_with_peft(
-    folder: Path, written: Checkpoint, base: Checkpoint, merge: Merge, rounding: Rounding, trust: bool
+    folder: Path, written: Checkpoint, base: Checkpoint, merge: PeftMerge, rounding: Rounding, trust: bool
 ) -> Written:
     account, layers, error = Account(), merge.layers, merge.error
     exact, names = dict(merge.model.named_parameters()), changed_weights(merge)

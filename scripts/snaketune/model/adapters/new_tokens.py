@@ -30,7 +30,7 @@ NEAR_MEAN = 0.05
 LEANING, UPRIGHT = 6.0, 3.0
 INITIAL_SPREAD = 0.02
 SPREAD_BAND = 0.15
-ROWS_AT_ONCE, SHOWN = 8192, 4
+EMBEDDINGS_AT_ONCE, SHOWN_TOKENS = 8192, 4
 
 
 def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
@@ -133,7 +133,9 @@ def _usual(weight: Any) -> "tuple[torch.Tensor, float, float]":
     """Return the mean row, the median distance from it and the median absolute cosine with it."""
     import torch
 
-    parts = [weight[start : start + ROWS_AT_ONCE].float() for start in range(0, rows_in(weight), ROWS_AT_ONCE)]
+    parts = [
+        weight[start : start + EMBEDDINGS_AT_ONCE].float() for start in range(0, rows_in(weight), EMBEDDINGS_AT_ONCE)
+    ]
     mean = torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0) / rows_in(weight)
     distances = torch.cat([(part - mean).norm(dim=1) for part in parts])
     leanings = torch.cat([(part @ mean) / (part.norm(dim=1) * mean.norm()).clamp_min(1e-30) for part in parts])
@@ -158,7 +160,9 @@ def advice_on_tokens(
     left = [token for token, number in new.items() if number in present]
     if not left:
         return None
-    shown = ", ".join(left[:SHOWN]) + (f" and {len(left) - SHOWN} more" if len(left) > SHOWN else "")
+    shown = ", ".join(left[:SHOWN_TOKENS]) + (
+        f" and {len(left) - SHOWN_TOKENS} more" if len(left) > SHOWN_TOKENS else ""
+    )
     return (
         f"{len(left)} tokens in the data were added to the vocabulary but their embeddings are untrained ({shown}), "
         "and LoRA does not train them: set adapter.trainable_token_indices to new to train only these."
@@ -168,7 +172,7 @@ def advice_on_tokens(
 def _tokens_in(rows: PackedRows, wanted: set[int]) -> set[int]:
     """Return which of the tokens ``wanted`` occur in any row."""
     candidates, found = np.array(sorted(wanted)), set[int]()
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        block = rows.take("input_ids", range(start, min(start + ROWS_AT_ONCE, len(rows))))
+    for start in range(0, len(rows), EMBEDDINGS_AT_ONCE):
+        block = rows.take("input_ids", range(start, min(start + EMBEDDINGS_AT_ONCE, len(rows))))
         found |= set(np.intersect1d(block, candidates).tolist())
     return found

@@ -14,7 +14,7 @@ from snaketune.model.reward_model import HEAD
 
 ALL_LINEAR = "all-linear"
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "wg"})
-EXPERTS = ("experts", "expert", "input_linear", "w1", "block_sparse_moe")
+EXPERT_NAMES = ("experts", "expert", "input_linear", "w1", "block_sparse_moe")
 # Layers whose weight is read directly, by a kernel or by the model's own code, so that an adapter would have no effect.
 # PEFT refuses some of them by name.
 FUSED_OUT = frozenset({"out_proj", "conv1d"})
@@ -144,7 +144,7 @@ def is_router(model: Any, name: str) -> bool:
             return True
         if part in ROUTERS:
             parent = model.get_submodule(".".join(parts[:at]))
-            if any(child in EXPERTS for child, _ in parent.named_children()):
+            if any(child in EXPERT_NAMES for child, _ in parent.named_children()):
                 return True
     return False
 

@@ -23,18 +23,18 @@ from snaketune.model.json_files import read_object
 if TYPE_CHECKING:
     from snaketune.model.gguf.gguf_reader import GgufReader
 
-FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
 # Llama 3.1 and 3.2 differ only in the factor (Meta's `use_scaled_rope`, rope_type `llama3` in transformers).
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-TOLERANCE = 1e-4
+FACTOR_TOLERANCE = 1e-4
 
 if TYPE_CHECKING:
     from snaketune.model.gguf.gguf_reader import GgufReader
 
-PACKAGE = "gguf"
+GGUF_PACKAGE = "gguf"
 LINK_NAME = "model.gguf"  # transformers requires the suffix, which files of Ollama's store lack
 # The file's origin and quantisation do not apply to the folder that is written.
-LEFT_OUT = ("_name_or_path", "_model_name_or_path", "quantization_config")
+NOT_COPIED = ("_name_or_path", "_model_name_or_path", "quantization_config")
 
 
 def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
@@ -49,7 +49,7 @@ def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
         ConfigError: if the package `gguf` is missing, or transformers has no model or tokenizer for the file.
         DataError: if the file is damaged or a weight is missing.
     """
-    require_package(file)
+    require_gguf(file)
     from snaketune.model.gguf.gguf_reader import parsed_once
 
     with _one_sentence(file), parsed_once(file) as reader, tempfile.TemporaryDirectory(dir=folder.parent) as beside:
@@ -66,11 +66,11 @@ def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
     return facts
 
 
-def require_package(file: Path) -> None:
+def require_gguf(file: Path) -> None:
     """Raise ConfigError if the package that reads GGUF files is not installed."""
-    if find_spec(PACKAGE) is None:
+    if find_spec(GGUF_PACKAGE) is None:
         raise ConfigError(
-            f"model.name_or_path {file} is a GGUF file, which needs the package {PACKAGE}: install it with"
+            f"model.name_or_path {file} is a GGUF file, which needs the package {GGUF_PACKAGE}: install it with"
             " `pip install --no-deps -r envs/extras/gguf.txt -c constraints.txt`."
         )
 
@@ -105,7 +105,7 @@ def _save_configuration(source: Path, folder: Path, reader: "GgufReader") -> Non
     kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
     config.architectures = [kind.__name__]
     config.save_pretrained(folder)
-    written = {key: value for key, value in read_object(folder / CONFIG).items() if key not in LEFT_OUT}
+    written = {key: value for key, value in read_object(folder / CONFIG).items() if key not in NOT_COPIED}
     write_configuration(folder / CONFIG, {**written, **scaled_positions(reader, written), "dtype": "bfloat16"})
 
 
@@ -135,7 +135,7 @@ def _require_every_weight(model: Any, loaded: dict[str, Any], reader: "GgufReade
     missing = sorted(loaded["missing_keys"]) + sorted(str(key) for key in loaded["mismatched_keys"])
     if missing:
         raise UnsupportedGguf(f"it has no weights for {', '.join(missing[:3])}")
-    stored = sum(int(tensor.n_elements) for tensor in reader.tensors if tensor.name != FACTORS)
+    stored = sum(int(tensor.n_elements) for tensor in reader.tensors if tensor.name != ROPE_FACTORS)
     # Tied weights appear twice in the state dict but once in the file: count each storage once.
     distinct = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
     held = sum(distinct.values())
@@ -154,7 +154,7 @@ def scaled_positions(reader: "GgufReader", config: dict[str, Any]) -> dict[str, 
         return {}
     prefix = f"{reader.value('general.architecture')}.rope.scaling"
     kind = reader.value(f"{prefix}.type", "none")
-    factors = next((tensor.data for tensor in reader.tensors if tensor.name == FACTORS), None)
+    factors = next((tensor.data for tensor in reader.tensors if tensor.name == ROPE_FACTORS), None)
     if factors is not None:
         return {"rope_parameters": rope | _llama3(np.asarray(factors, np.float64), float(rope["rope_theta"]))}
     if kind == "none":
@@ -171,9 +171,9 @@ def _llama3(factors: np.ndarray, theta: float) -> dict[str, Any]:
     # llama.cpp stores the result of Llama 3's formula, not its parameters. The lowest frequency is divided by the full
     # factor, so the maximum reveals it; recomputing all factors verifies the guess.
     scale = float(factors.max())
-    if np.allclose(factors, llama3_factors(len(factors), theta, scale), rtol=TOLERANCE):
+    if np.allclose(factors, llama3_factors(len(factors), theta, scale), rtol=FACTOR_TOLERANCE):
         return {"rope_type": "llama3", "factor": scale, **LLAMA3}
-    raise UnsupportedGguf(f"it scales positions by custom factors, {FACTORS}")
+    raise UnsupportedGguf(f"it scales positions by custom factors, {ROPE_FACTORS}")
 
 
 def llama3_factors(pairs: int, theta: float, scale: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from snaketune.settings.model_section import TinyModel
 
 THREADS = 1
-IGNORED = -100  # the label that the loss skips, as in PyTorch
+SKIPPED_LABEL = -100  # the label that the loss skips, as in PyTorch
 WARMUP_SHARE = 0.05
 FINAL_RATE_SHARE = 0.05
 BETAS = (0.9, 0.95)  # a shorter average of the second moment halves the steps that a small model needs
@@ -132,7 +132,7 @@ def pad(batch: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor
     """
     longest = max(len(ids) for ids in batch)
     inputs = torch.full((len(batch), longest), pad_token_id)
-    labels = torch.full((len(batch), longest), IGNORED)
+    labels = torch.full((len(batch), longest), SKIPPED_LABEL)
     for row, ids in enumerate(batch):
         inputs[row, : len(ids)] = labels[row, : len(ids)] = torch.tensor(ids)
     return inputs, labels

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 
 SAMPLE_CHARACTERS = 16_000_000  # more text costs memory and time but hardly changes the merges
-SMALLEST_VOCABULARY = 3 + len(ROLES) + 256
+SMALLEST_VOCABULARY = 3 + len(ROLE_TOKENS) + 256
 
 # The generation blocks cover the assistant's text and the end of its turn, so that training on the assistant alone also
 # teaches the model to stop. Tools are offered in the system turn, and a tool's result is written as a user turn.
@@ -108,7 +108,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) 
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[PAD, BOS, EOS, *ROLES],
+        special_tokens=[PAD, BOS, EOS, *ROLE_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -118,7 +118,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) 
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        additional_special_tokens=list(ROLES),
+        additional_special_tokens=list(ROLE_TOKENS),
         chat_template=CHAT_TEMPLATE,
         model_max_length=context_length,
         padding_side="left",

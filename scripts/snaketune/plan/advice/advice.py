@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class PlanSituation:
     """The facts known before a run; None means unknown."""
 
     makes_it_fit: str | None = None
@@ -59,7 +59,7 @@ class Rule:
 
     topic: str
     choice: str
-    applies: Callable[[Situation], bool]
+    applies: Callable[[PlanSituation], bool]
     reason: str
 
 
@@ -165,7 +165,7 @@ RULES: tuple[Rule, ...] = (
 NOT_AS_CONFIGURED = "the run does not fit this device as configured, and this is the smallest change"
 
 
-def advise(situation: Situation) -> list[Advice]:
+def advise(situation: PlanSituation) -> list[Advice]:
     """Return one piece of advice per topic with an applicable rule, in the order of the table."""
     given: dict[str, Advice] = {}
     if situation.makes_it_fit:

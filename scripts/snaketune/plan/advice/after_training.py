@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, Disk, Forecast, forward_share
+from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, DiskNeed, Forecast, forward_share
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work
 from snaketune.settings.planning_slice import PlanningSlice
@@ -17,11 +17,11 @@ BYTES_OF_WEIGHT = {"none": 2.0, "8bit": 1.0, "4bit": 0.55}
 LIBRARIES_GB = 2.0
 """Resident memory of Python with torch and transformers; on a GPU including the driver's share."""
 LOADER_GB = 0.3
-ANSWERS = 1000
+ANSWERS_PLANNED = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class GenerationSpeed:
     """Generation speed of a model: tokens of a mean answer, and tokens per second; None is unknown."""
 
     tokens: float | None
@@ -32,7 +32,7 @@ class Answering:
 
 def answering_of(
     work: Work, target: Target, pack: Mapping[str, Any], timings: Sequence[Mapping[str, Any]]
-) -> Answering:
+) -> GenerationSpeed:
     """Return the tuned model's generation speed on a device: measured by earlier runs of its size, else estimated.
 
     The estimate takes one answer at a time as bound by memory: every token reads every weight once. Batches are several
@@ -48,21 +48,23 @@ def answering_of(
     tokens = trained / documents if trained and documents else None
     measured = [one["tokens_per_second"] for one in timings if one.get("tokens_per_second")]
     if measured:
-        return Answering(tokens, measured[-1], "measured", "an earlier evaluation here, in batches, with transformers")
+        return GenerationSpeed(
+            tokens, measured[-1], "measured", "an earlier evaluation here, in batches, with transformers"
+        )
     bandwidth = target.hardware.bandwidth
     if not bandwidth:
-        return Answering(tokens, None, "unknown", "no evaluation measured it here")
+        return GenerationSpeed(tokens, None, "unknown", "no evaluation measured it here")
     read = work.parameters * BYTES_OF_WEIGHT[work.setting.quantization] / 1e9
     source = "one answer at a time, 60% of the memory's bandwidth; batches are several times faster"
-    return Answering(tokens, bandwidth * READING_SHARE / read, "estimated", source)
+    return GenerationSpeed(tokens, bandwidth * READING_SHARE / read, "estimated", source)
 
 
-def answers_block(found: Answering, target: Target) -> dict[str, Any]:
+def answers_block(found: GenerationSpeed, target: Target) -> dict[str, Any]:
     """Return seconds and US dollars for a thousand answers."""
     rate, tokens, price = found.tokens_per_second, found.tokens, target.price.usd
-    seconds = ANSWERS * tokens / rate if rate and tokens else None
+    seconds = ANSWERS_PLANNED * tokens / rate if rate and tokens else None
     return {
-        "answers": ANSWERS,
+        "answers": ANSWERS_PLANNED,
         "tokens_per_answer": tokens,
         "tokens_per_second": rate,
         "seconds": seconds,
@@ -73,7 +75,7 @@ def answers_block(found: Answering, target: Target) -> dict[str, Any]:
 
 
 def after_training(
-    cfg: PlanningSlice, work: Work, seen: Forecast, disk: Disk, found: Answering, held_out: int
+    cfg: PlanningSlice, work: Work, seen: Forecast, disk: DiskNeed, found: GenerationSpeed, held_out: int
 ) -> list[dict[str, Any]]:
     """Return the seconds of the stages after training: evaluation of all models, merging and saving, an upload.
 
@@ -108,7 +110,7 @@ def _size(gigabytes: float) -> str:
 
 
 def _evaluation(
-    cfg: PlanningSlice, work: Work, seen: Forecast, found: Answering, models: int, held_out: int
+    cfg: PlanningSlice, work: Work, seen: Forecast, found: GenerationSpeed, models: int, held_out: int
 ) -> float | None:
     asked = min(cfg["evaluate"]["max_samples"], held_out)
     if not seen.is_timed or (asked and not (found.tokens_per_second and found.tokens)):

@@ -38,7 +38,7 @@ class Option:
     """Settings with their estimated peak in GB."""
 
 
-def options_of(work: Work, cuda: MemorySetting) -> list[Option]:
+def memory_options(work: Work, cuda: MemorySetting) -> list[Option]:
     """Return the methods with the memory that each needs; empty for a model whose memory cannot be planned.
 
     Args:
@@ -68,7 +68,7 @@ def setting_for(setting: MemorySetting, method: Method) -> MemorySetting:
     return replace(setting, adapter=adapter, quantization=quantization, weight_dtype=half)
 
 
-def fit(option: Option, memory_gb: float | None, micro_batch: int) -> Fit:
+def fit_of(option: Option, memory_gb: float | None, micro_batch: int) -> Fit:
     """Return whether and how a method fits ``memory_gb``."""
     if memory_gb is None:
         return Fit("unknown", None, {}, 0)
@@ -117,7 +117,7 @@ def fit_table(
 
 
 def _cell(work: Work, option: Option, device: Hardware, tokens: int, utilization: float) -> dict[str, Any]:
-    found = fit(option, device.memory_gb, work.setting.micro_batch)
+    found = fit_of(option, device.memory_gb, work.setting.micro_batch)
     quantization = option.method if option.method in ("8bit", "4bit") else "none"
     on_gpu = replace(work, setting=option.tries[0][0])
     rate = estimated_rate(on_gpu, device, utilization, found.checkpoint_every, option.method == "full", quantization)
@@ -161,5 +161,5 @@ def verdict_of(options: list[Option], method: Method, memory_gb: float | None, m
     option: Mapping[str, Option] = {one.method: one for one in options}
     if method not in option or memory_gb is None:
         return None
-    found = fit(option[method], memory_gb, micro_batch)
+    found = fit_of(option[method], memory_gb, micro_batch)
     return {"fits": True, "tight": None, "no": False, "unknown": None}[found.verdict]

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snaketune.plan.costs.budget import annual_usd, electricity_usd, is_short
-from snaketune.plan.devices.hardware import Hardware, Step
+from snaketune.plan.devices.hardware import Hardware, LadderStep
 from snaketune.settings.plan_section import Plan
 
 
 def ladder_table(
-    steps: Sequence[Step],
+    steps: Sequence[LadderStep],
     catalogue: Sequence[Hardware],
     fit: Sequence[Mapping[str, Any]],
     method: str,
@@ -51,7 +51,7 @@ def _none(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**nearest, "train_hours": None, "is_short": False, "usd_per_run": None, "usd_per_year": None}
 
 
-def _offer(step: Step, device: Hardware, cell: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:
+def _offer(step: LadderStep, device: Hardware, cell: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:
     hours = cell["train_hours"] if cell else None
     hourly = _hourly(step, device, plan)
     once = hours * hourly if hours is not None and hourly is not None else None
@@ -72,7 +72,7 @@ def _offer(step: Step, device: Hardware, cell: Mapping[str, Any] | None, plan: P
     }
 
 
-def _hourly(step: Step, device: Hardware, plan: Plan) -> float | None:
+def _hourly(step: LadderStep, device: Hardware, plan: Plan) -> float | None:
     if step.pays == "rent":
         return device.rent.usd if device.rent else None
     return electricity_usd(device.watts, 1, plan["electricity_usd_per_kwh"]) if device.watts else None

@@ -24,22 +24,22 @@ from snaketune.settings.planning_slice import PlanningSlice
 from snaketune.settings.train_section import Train
 from snaketune.settings.training_slices import PaddedTrain, StartedAdapter
 
-FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
+PRESET_FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
 
 
-def read_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+def read_presets(folder: Path = PRESET_FOLDER) -> dict[str, dict[str, Any]]:
     """Return the contents of the preset files in ``folder`` by name."""
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
 
 
 @cache
-def load_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+def load_presets(folder: Path = PRESET_FOLDER) -> dict[str, dict[str, Any]]:
     """Return the presets for any model on one device by name, without those that name a model, data or several GPUs."""
     return {name: values for name, values in read_presets(folder).items() if _is_general(values)}
 
 
 @cache
-def presets_digest(folder: Path = FOLDER) -> str:
+def presets_digest(folder: Path = PRESET_FOLDER) -> str:
     """Return a digest of the parsed presets, which comments do not change."""
     return hashlib.blake2b(json.dumps(load_presets(folder), sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -51,7 +51,7 @@ def _is_general(values: Mapping[str, Any]) -> bool:
     )
 
 
-def preset_table(cfg: PlanningSlice, work: Work, target: Target, seen: Forecast, packs: bool) -> list[dict[str, Any]]:
+def preset_rows(cfg: PlanningSlice, work: Work, target: Target, seen: Forecast, packs: bool) -> list[dict[str, Any]]:
     """Return a row per preset: time, dollars and memory of this run with its settings, and the time against the run's.
 
     A run of so many steps sees as many tokens with each preset, and a preset that pads instead of packing computes the

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.plan.advice.strategies import Comparison, Strategy, StrategyName, compare, memory_per_gpu
+from snaketune.plan.advice.strategies import (
+    ComparedStrategy,
+    Strategy,
+    StrategyName,
+    compare_strategies,
+    memory_per_gpu,
+)
 from snaketune.plan.communication import Efficiency, efficiency_of
 from snaketune.plan.costs.forecast import Forecast
 from snaketune.plan.devices.target import Target
@@ -60,7 +66,7 @@ def strategy_table(
                 row, hours if seen.is_timed else None, price, *_efficiency(row, seen, target, memory, work, reached)
             ),
         }
-        for row in compare(alone, hours, others)
+        for row in compare_strategies(alone, hours, others)
     ]
 
 
@@ -71,7 +77,12 @@ def _memory(memory: MemoryPlan | None, work: Work, strategy: Strategy) -> float 
 
 
 def _efficiency(
-    row: Comparison, seen: Forecast, target: Target, memory: MemoryPlan | None, work: Work, reached: Reached | None
+    row: ComparedStrategy,
+    seen: Forecast,
+    target: Target,
+    memory: MemoryPlan | None,
+    work: Work,
+    reached: Reached | None,
 ) -> tuple[Efficiency | None, str]:
     """Return the efficiency of a strategy and the origin of the figure."""
     name, gpus = row.strategy.name, row.strategy.gpus
@@ -85,7 +96,7 @@ def _efficiency(
 
 
 def _expected(
-    row: Comparison, hours: float | None, price: float | None, found: Efficiency | None, origin: str
+    row: ComparedStrategy, hours: float | None, price: float | None, found: Efficiency | None, origin: str
 ) -> dict[str, Any]:
     """Return the expected result of a strategy; None if unknown. ``hours`` are those of one GPU."""
     if found is None:

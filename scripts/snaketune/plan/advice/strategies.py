@@ -7,7 +7,7 @@ strategies are compared with the same settings of the run, so that none gets opt
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from snaketune.plan.memory.memory import STATE_VALUES, WIDTH, MemoryPlan
+from snaketune.plan.memory.memory import DTYPE_BYTES, STATE_VALUES, MemoryPlan
 from snaketune.plan.memory_settings import MemorySetting
 
 StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
@@ -15,7 +15,7 @@ SHARDED: tuple[StrategyName, ...] = ("fsdp", "deepspeed_zero3")
 """Strategies that split weights, gradients and optimizer over the GPUs; DDP keeps a whole copy on each."""
 DEEPSPEED: tuple[StrategyName, ...] = ("deepspeed_zero2", "deepspeed_zero3")
 GATHERED_LAYERS = 2
-SPLIT: dict[str, tuple[str, ...]] = {
+SPLIT_BY_STRATEGY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(SHARDED, ("weights", "adapter", "gradients", "optimizer")),
     "deepspeed_zero2": ("gradients", "optimizer"),
 }
@@ -42,7 +42,7 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ComparedStrategy:
     """A strategy compared with the single reference GPU."""
 
     strategy: Strategy
@@ -65,7 +65,7 @@ class Comparison:
         )
 
 
-def compare(reference: Strategy, reference_hours: float, others: list[Strategy]) -> list[Comparison]:
+def compare_strategies(reference: Strategy, reference_hours: float, others: list[Strategy]) -> list[ComparedStrategy]:
     """Return the reference and the other strategies, cheapest first, fastest first where they cost the same.
 
     Args:
@@ -78,7 +78,7 @@ def compare(reference: Strategy, reference_hours: float, others: list[Strategy])
     for strategy in (reference, *others):
         hours = reference_hours * reference.speed_up / strategy.speed_up
         total = strategy.gpus * strategy.price_per_gpu_hour
-        rows.append(Comparison(strategy, hours, hours * total, total / price))
+        rows.append(ComparedStrategy(strategy, hours, hours * total, total / price))
     return sorted(rows, key=lambda row: (row.cost_usd, row.hours))
 
 
@@ -100,7 +100,7 @@ def memory_per_gpu(
         offload: ``train.offload``.
     """
     held = _held_by_deepspeed(plan, setting) if name in DEEPSPEED and setting.autocast else plan
-    parts = {part: getattr(held, part) / gpus for part in SPLIT.get(name, ())}
+    parts = {part: getattr(held, part) / gpus for part in SPLIT_BY_STRATEGY.get(name, ())}
     if name in SHARDED and gpus > 1:
         parts["workspace"] = held.workspace + GATHERED_LAYERS * held.weights / layers
     if offload != "none":
@@ -115,7 +115,7 @@ def _held_by_deepspeed(plan: MemoryPlan, setting: MemorySetting) -> MemoryPlan:
     What is trained and its gradients have 16 bits, and the optimizer keeps float32 weights beside float32 states (ZeRO,
     section 3.1: 2 + 2 + 12 bytes per weight).
     """
-    width = WIDTH[setting.adapter.dtype if setting.adapter else setting.weight_dtype]
+    width = DTYPE_BYTES[setting.adapter.dtype if setting.adapter else setting.weight_dtype]
     per_byte = plan.gradients / width
     trained = "adapter" if setting.adapter else "weights"
     states = plan.optimizer * 4 / width if setting.optimizer in STATE_VALUES else plan.optimizer

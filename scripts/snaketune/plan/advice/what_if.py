@@ -137,7 +137,7 @@ def cost_rows(plan: Plan, compute_usd: float | None, origin: str) -> list[dict[s
     return rows + [{"name": name, "usd": None, "origin": "unknown"} for name in COMMON_COSTS if name not in others]
 
 
-def ownership(plan: Plan, seen: Forecast, target: Target, fits: bool = True) -> dict[str, Any]:
+def rent_or_buy(plan: Plan, seen: Forecast, target: Target, fits: bool = True) -> dict[str, Any]:
     """Return when bought hardware is paid for, and what a year costs rented and owned; None is unknown.
 
     A device that the run does not fit is neither rented nor bought for it.

@@ -125,7 +125,7 @@ def budget_of(inputs: RunInputs) -> Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class SensitivityRow:
+class RunSensitivity:
     """A changed run compared with the run as configured."""
 
     change: str
@@ -138,7 +138,7 @@ class SensitivityRow:
     usd_saved: float | None
 
 
-def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> list[SensitivityRow]:
+def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> list[RunSensitivity]:
     """Return the effect of each single change on time and cost.
 
     Args:
@@ -153,7 +153,7 @@ def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> 
         saved = None if now.cost_usd is None or then.cost_usd is None else now.cost_usd - then.cost_usd
         hours = now.hours - then.hours
         reduction, speed_up = time_reduction_of(now.hours, then.hours), speed_up_of(now.hours, then.hours)
-        rows.append(SensitivityRow(name, then, hours, reduction, speed_up, saved))
+        rows.append(RunSensitivity(name, then, hours, reduction, speed_up, saved))
     return rows
 
 

@@ -9,14 +9,14 @@ from snaketune.plan.costs.budget import SECONDS_PER_HOUR, Budget, RunInputs, bud
 from snaketune.plan.costs.past_runs import Measurement
 from snaketune.plan.costs.throughput import Rate
 from snaketune.plan.devices.target import Target
-from snaketune.plan.memory.memory import WIDTH
+from snaketune.plan.memory.memory import DTYPE_BYTES
 from snaketune.plan.workload import Work, checkpoint_gb, trained_gb
 from snaketune.settings.operational import Operational
 from snaketune.settings.planning_slice import PlanningSlice
 
 WRITING_GB_PER_SECOND = 0.5
 """Assumed write speed of checkpoints if none was measured; that of a SATA disk."""
-STORED_WIDTH = {"F32": 4, "F16": 2, "BF16": 2, **WIDTH}
+STORED_WIDTH = {"F32": 4, "F16": 2, "BF16": 2, **DTYPE_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def save_interval(settings: Operational, whole: Budget, save_seconds: float | No
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class DiskNeed:
     """Gigabytes (10⁹ bytes) on disk; the files that are there already are measured, the others estimated."""
 
     checkpoints: float
@@ -138,19 +138,19 @@ class Disk:
         return self.to_write + self.there
 
 
-def disk_of(
+def disk_needed(
     cfg: PlanningSlice,
     settings: Operational,
     work: Work,
     model: Mapping[str, Any],
     pack: Mapping[str, Any],
-) -> Disk:
+) -> DiskNeed:
     """Return the disk that a run needs: kept checkpoints and one being written, its results, what it reads."""
     width = STORED_WIDTH.get(model.get("dtype") or "", 2)
     there = sum(file["bytes"] for manifest in (model, pack) for file in manifest["files"].values()) / 1e9
     if model.get("weights_digest", "") is None:
         there += work.parameters * width / 1e9
-    return Disk(
+    return DiskNeed(
         checkpoints=disk_gb(checkpoint_gb(work), settings["save_total_limit"], 0.0, 0.0),
         trained=trained_gb(work),
         merged=work.parameters * width / 1e9 if cfg["merge"]["enabled"] else 0.0,

@@ -17,7 +17,7 @@ from snaketune.plan.memory.memory import CONTEXT_GB
 
 NEWEST = 5
 """Number of recent runs that count; older ones may have used other drivers."""
-FORMS: Mapping[str, FactFile[Any]] = {
+PAST_FILES: Mapping[str, FactFile[Any]] = {
     "plan.json": PLAN,
     "run_info.json": RUN_INFO,
     "evaluation_info.json": EVALUATION_INFO,
@@ -103,7 +103,7 @@ def answer_timings(results: Path, target: Target, host: str, parameters: int) ->
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
     """Return a fact file; None if it is missing or damaged, or another job is replacing it."""
     try:
-        document: dict[str, Any] = shaped(json.loads((folder / name).read_bytes()), FORMS[name].kind)
+        document: dict[str, Any] = shaped(json.loads((folder / name).read_bytes()), PAST_FILES[name].kind)
     except (OSError, ValueError, RecursionError):
         return None
     return document

@@ -10,7 +10,7 @@ from snaketune.plan.costs.past_runs import Measurement, is_device
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB
 
-FOLDER = "probes"
+PROBE_FOLDER = "probes"
 """Under the results folder: a probe is shared by all runs that it holds for."""
 
 
@@ -30,7 +30,7 @@ def noise(record: Mapping[str, Any] | None) -> str:
 
 def probe_path(results: Path, identity: str) -> Path:
     """Return the path of a probe's record."""
-    return results / FOLDER / f"{identity}.json"
+    return results / PROBE_FOLDER / f"{identity}.json"
 
 
 def kept_probe(own: Path) -> dict[str, Any] | None:

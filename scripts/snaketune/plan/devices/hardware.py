@@ -17,9 +17,9 @@ from snaketune.core.errors import ConfigError
 
 T = TypeVar("T")
 CATALOGUE = Path(__file__).resolve().parents[4] / "config" / "hardware.yaml"
-AUTO = "auto"
+THIS_MACHINE = "auto"
 """Stands for the device of this machine instead of an id."""
-FORMATS = {
+DEVICE_DTYPES = {
     "bf16": "bf16",
     "bfloat16": "bf16",
     "fp16": "fp16",
@@ -62,7 +62,7 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LadderStep:
     """A step of the ladder: its devices, and what they cost to use."""
 
     id: str
@@ -82,7 +82,7 @@ def load_catalogue(path: Path = CATALOGUE) -> tuple[Hardware, ...]:
     return _load(path, "devices", _device)
 
 
-def load_ladder(path: Path = CATALOGUE) -> tuple[Step, ...]:
+def load_ladder(path: Path = CATALOGUE) -> tuple[LadderStep, ...]:
     """Return the steps of the ladder in the catalogue at ``path``, in its order.
 
     Raises:
@@ -113,8 +113,8 @@ def _parsed(text: str) -> Any:
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def _step(entry: dict[str, Any]) -> Step:
-    return Step(entry["id"], entry["title"], entry["pays"], tuple(entry["devices"]))
+def _step(entry: dict[str, Any]) -> LadderStep:
+    return LadderStep(entry["id"], entry["title"], entry["pays"], tuple(entry["devices"]))
 
 
 def _device(entry: dict[str, Any]) -> Hardware:
@@ -169,6 +169,6 @@ def peak_flops(name: str, dtype: str = "bfloat16") -> float | None:
         dtype: bfloat16, float16, int8 or fp8, also as ``str(torch.bfloat16)``.
     """
     device = find_hardware(name)
-    number_format = FORMATS.get(dtype.removeprefix("torch."))
+    number_format = DEVICE_DTYPES.get(dtype.removeprefix("torch."))
     rate = device.tflops.get(number_format) if device and number_format else None
     return rate * 1e12 if rate else None

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-GB = 1e9
+BYTES_PER_GB = 1e9
 DEVICE_FILES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
 NO_GPU = (None, 0, None, False)
 
@@ -35,8 +35,8 @@ def look_at_machine(results: Path) -> Machine:
         gpus=gpus,
         gpu_memory_gb=memory_gb,
         has_bf16=has_bf16,
-        ram_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB,
-        free_disk_gb=shutil.disk_usage(results).free / GB,
+        ram_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / BYTES_PER_GB,
+        free_disk_gb=shutil.disk_usage(results).free / BYTES_PER_GB,
     )
 
 
@@ -58,4 +58,4 @@ def _gpus() -> tuple[str | None, int, float | None, bool]:
         return NO_GPU
     properties = torch.cuda.get_device_properties(0)
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return properties.name, torch.cuda.device_count(), properties.total_memory / GB, has_bf16
+    return properties.name, torch.cuda.device_count(), properties.total_memory / BYTES_PER_GB, has_bf16

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from snaketune.plan.costs.budget import electricity_usd
-from snaketune.plan.devices.hardware import AUTO, Hardware, find_hardware
+from snaketune.plan.devices.hardware import THIS_MACHINE, Hardware, find_hardware
 from snaketune.plan.devices.machine import Machine
 from snaketune.settings.plan_section import Plan
 
@@ -44,7 +44,7 @@ class Target:
 
 def choose_target(plan: Plan, machine: Machine) -> Target:
     """Return the device that the ``plan`` section asks for; ``auto`` is the GPU of this machine, else its CPU."""
-    name = (machine.gpu or CPU) if plan["gpu"] == AUTO else plan["gpu"]
+    name = (machine.gpu or CPU) if plan["gpu"] == THIS_MACHINE else plan["gpu"]
     hardware = find_hardware(name) or _unknown(name)
     here = machine.gpu or CPU
     is_here = hardware.id == CPU or hardware.id == (find_hardware(here) or _unknown(here)).id

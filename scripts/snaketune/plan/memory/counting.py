@@ -65,7 +65,7 @@ class ParameterCounts:
 
 
 @remembered
-def count_parameters(config: Any) -> ParameterCounts:
+def count_config_parameters(config: Any) -> ParameterCounts:
     """Return the parameter counts of the causal language model that ``config`` describes.
 
     Args:

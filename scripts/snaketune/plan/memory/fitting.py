@@ -46,7 +46,7 @@ class SmallerSetting:
         return f"set {self.key} to {value} ({self.plan.total:.1f} GB {self.plan.origin}{enough}), {self.remark}"
 
 
-def fits(plan: MemoryPlan, budget_gb: float, margin: float = MARGIN) -> bool:
+def fits_budget(plan: MemoryPlan, budget_gb: float, margin: float = MARGIN) -> bool:
     """Tell whether the plan fits into ``budget_gb`` even if it underestimates by ``margin``."""
     return plan.total * (1 + margin) <= budget_gb
 
@@ -67,7 +67,7 @@ def choose_checkpointing(
     """
     for every in CHECKPOINT_LEVELS:
         plan = memory_plan(config, replace(setting, checkpoint_every=every))
-        if fits(plan, budget_gb, margin):
+        if fits_budget(plan, budget_gb, margin):
             return CheckpointChoice(every, plan, True)
     return CheckpointChoice(every, plan, False)
 
@@ -91,7 +91,7 @@ def next_smaller_setting(
     smaller = []
     for key, value, changed, remark in _changes(setting):
         plan = memory_plan(config, changed)
-        change = SmallerSetting(key, value, changed, plan, fits(plan, budget_gb, margin), remark)
+        change = SmallerSetting(key, value, changed, plan, fits_budget(plan, budget_gb, margin), remark)
         # In order of cost, so the first that fits is the cheapest.
         if change.fits:
             return change

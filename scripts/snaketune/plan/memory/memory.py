@@ -26,7 +26,7 @@ from snaketune.plan.flops import recomputed_layers
 from snaketune.plan.memory.counting import (
     ParameterCounts,
     TextSizes,
-    count_parameters,
+    count_config_parameters,
     lora_parameters,
     refuse_experts,
     text_sizes,
@@ -36,8 +36,8 @@ from snaketune.plan.memory.unknown import unknown_instead
 from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 
 GB = 1e9
-WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-LOGITS_AT_ONCE = {"cuda": 1 << 26, "cpu": 8_000_000}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LOGITS_BY_DEVICE = {"cuda": 1 << 26, "cpu": 8_000_000}
 """Logits that the chunked loss holds at a time (``train/kernels/chunked_cross_entropy.py``)."""
 OFFLOADED_AT_ONCE = 1 << 29
 """Bytes of offloaded activations in flight at a time, in each direction (``kernels/offloading.py``)."""
@@ -112,7 +112,7 @@ def memory_plan(config: Any, setting: MemorySetting) -> MemoryPlan:
         PlanError: if the architecture or the optimizer cannot be planned.
         ConfigError: if the adapter does not fit the model.
     """
-    counts = count_parameters(config)
+    counts = count_config_parameters(config)
     refuse_experts(config, counts)
     with unknown_instead(config, "memory"):
         return _memory_plan(config, counts, setting)
@@ -144,8 +144,8 @@ def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -
 def _trained(config: Any, counts: ParameterCounts, setting: MemorySetting) -> tuple[int, int]:
     """Return the number of trained parameters and their bytes each."""
     if setting.adapter is None:
-        return counts.total, WIDTH[setting.weight_dtype]
-    return adapter_parameters(config, setting.adapter), WIDTH[setting.adapter.dtype]
+        return counts.total, DTYPE_BYTES[setting.weight_dtype]
+    return adapter_parameters(config, setting.adapter), DTYPE_BYTES[setting.adapter.dtype]
 
 
 @remembered
@@ -155,7 +155,7 @@ def adapter_parameters(config: Any, adapter: AdapterSetting) -> int:
 
 
 def _weight_bytes(counts: ParameterCounts, hidden: int, setting: MemorySetting) -> float:
-    width = WIDTH[setting.weight_dtype]
+    width = DTYPE_BYTES[setting.weight_dtype]
     # LLM.int8 stores a float32 scale per row of the matrix (4 bytes / width). NF4 stores half a byte per value and a
     # float32 scale per block of 64; double quantisation makes it an 8-bit scale, with a float32 per 256 of them.
     per_entry = {"none": width, "8bit": 1 + 4 / hidden, "4bit": NF4_BYTES[setting.double_quantization]}[
@@ -196,8 +196,8 @@ def _head_bytes(sizes: TextSizes, setting: MemorySetting) -> float:
     # chunked loss also holds the hidden states with their gradient, and the float32 gradient of a trained head.
     if not setting.chunked_loss:
         return 16 * setting.tokens * sizes.vocabulary
-    logits = min(LOGITS_AT_ONCE[setting.device], setting.tokens * sizes.vocabulary)
-    states = 2 * setting.tokens * sizes.hidden * WIDTH[setting.weight_dtype]
+    logits = min(LOGITS_BY_DEVICE[setting.device], setting.tokens * sizes.vocabulary)
+    states = 2 * setting.tokens * sizes.hidden * DTYPE_BYTES[setting.weight_dtype]
     gradient = 0 if setting.adapter else 4 * sizes.vocabulary * sizes.hidden
     per_logit = 4 if setting.weight_dtype == "float32" and not setting.autocast else 8
     return per_logit * logits + states + gradient

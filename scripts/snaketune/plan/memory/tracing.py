@@ -19,7 +19,7 @@ from typing import Any
 from snaketune.core.errors import PlanError
 from snaketune.model.architecture import body_of, support_of
 from snaketune.plan.cache import remembered
-from snaketune.plan.memory.counting import adapted_model, count_parameters, meta_model, refuse_experts
+from snaketune.plan.memory.counting import adapted_model, count_config_parameters, meta_model, refuse_experts
 from snaketune.plan.memory.unknown import unknown_instead
 from snaketune.plan.memory_settings import MemorySetting
 
@@ -48,7 +48,7 @@ def trace_step(config: Any, setting: MemorySetting) -> Trace:
         PlanError: if the architecture cannot run without data.
         ConfigError: if the adapter does not fit the model.
     """
-    refuse_experts(config, count_parameters(config))
+    refuse_experts(config, count_config_parameters(config))
     with unknown_instead(config, "memory"):
         layers = config.get_text_config().num_hidden_layers
         if layers <= DEEP or not _uniform(config):

@@ -6,7 +6,7 @@ from typing import Any
 
 from snaketune.report import units
 from snaketune.report.ablation.waterfall import waterfall
-from snaketune.report.compare.comparison import dollars, hours
+from snaketune.report.compare.comparison import compared_dollars, hours
 from snaketune.report.filling import fill
 from snaketune.report.text import excerpt, visible
 
@@ -27,12 +27,12 @@ WAYS = {
 }
 BUSY = 0.05
 """Fraction of CPU wait above which the page notes that the machine was busy."""
-NOTHING = "\u2013"
-WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
+DASH = "\u2013"
+VERDICT_WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FactorRow:
     """A factor measured, as text. ``tone`` is better, worse or nothing."""
 
     title: str
@@ -63,17 +63,17 @@ def render_ablation(facts: Mapping[str, Any], name: str, id: str) -> str:
         name: of the run.
         id: of its folder.
     """
-    return fill("ablate.html.j2", **sections(facts), name=excerpt(name, 100).text, run_id=id)
+    return fill("ablate.html.j2", **ablation_sections(facts), name=excerpt(name, 100).text, run_id=id)
 
 
-def sections(facts: Mapping[str, Any]) -> dict[str, Any]:
+def ablation_sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows; every number is text already."""
     whole = facts["combined"]
     return {
-        "headline": headline(whole),
+        "headline": ablation_headline(whole),
         "sentence": whole.get("sentence", whole.get("failed", "")),
         "tone": "few" if "failed" in whole else "better" if whole["speed_up"] > 1 else "worse",
-        "figures": figures(facts),
+        "figures": whole_and_product(facts),
         "chart": waterfall(facts),
         "tables": tables(facts),
         "not_measured": [(visible(row["title"]), excerpt(row["reason"], 400).text) for row in facts["not_measured"]],
@@ -84,7 +84,7 @@ def sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def headline(whole: Mapping[str, Any]) -> str:
+def ablation_headline(whole: Mapping[str, Any]) -> str:
     """Return the whole effect in a few words."""
     if "failed" in whole:
         return "Not both ends could be measured on this machine"
@@ -97,7 +97,7 @@ def times(value: float | None) -> str:
     return "unknown" if value is None else f"{units.significant(value)} x"
 
 
-def figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def whole_and_product(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the whole next to the product of its parts: label, value, note."""
     whole = facts["combined"]
     if "failed" in whole:
@@ -115,14 +115,14 @@ def figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 # Nats per token: differences of this size arise from the order of summation alone.
-ROUNDING = 1e-6
+LOSS_ROUNDING = 1e-6
 
 
 def change_of_loss(row: Mapping[str, Any]) -> str:
     """Return by how much the held-out loss changed, with the range over the rounds."""
     if row.get("loss_change") is None:
-        return units.UNKNOWN
-    if max(abs(row["loss_change_low"]), abs(row["loss_change_high"])) < ROUNDING:
+        return units.NOT_MEASURED
+    if max(abs(row["loss_change_low"]), abs(row["loss_change_high"])) < LOSS_ROUNDING:
         return "unchanged"
     low, high = units.signed(row["loss_change_low"], 2), units.signed(row["loss_change_high"], 2)
     return f"{units.signed(row['loss_change'], 2)} ({low} to {high})"
@@ -137,10 +137,10 @@ def signed_dollars(value: float | None) -> str:
     """Return dollars that are saved; lost ones have a minus sign, and without a price they are unknown."""
     if value is None:
         return "unknown dollars"
-    return f"{units.MINUS if value < 0 else ''}{dollars(abs(value))}"
+    return f"{units.MINUS if value < 0 else ''}{compared_dollars(abs(value))}"
 
 
-def tables(facts: Mapping[str, Any]) -> list[tuple[str, str, str, list[Row]]]:
+def tables(facts: Mapping[str, Any]) -> list[tuple[str, str, str, list[FactorRow]]]:
     """Return a table per way of measuring: name, title, what it means, rows."""
     found = []
     for where, (title, meaning) in WAYS.items():
@@ -150,31 +150,31 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, str, str, list[Row]]]:
     return found
 
 
-def row_of(facts: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
+def row_of(facts: Mapping[str, Any], row: Mapping[str, Any]) -> FactorRow:
     """Return an effect as text."""
     title, change = visible(facts["titles"][row["factor"]]), f"{row['off_words']} → {row['on_words']}"
     if "failed" in row:
-        blank = dict.fromkeys(Row.__slots__, "")
-        return Row(**{**blank, "title": title, "change": change, "failed": excerpt(row["failed"], 300).text})
+        blank = dict.fromkeys(FactorRow.__slots__, "")
+        return FactorRow(**{**blank, "title": title, "change": change, "failed": excerpt(row["failed"], 300).text})
     trains, verdict = "off" in row, row.get("verdict", "")
     low, high = row.get("speed_up_low"), row.get("speed_up_high")
-    return Row(
+    return FactorRow(
         title=title,
         change=change,
-        rate=_rate(row["on"]) if trains else NOTHING,
+        rate=_rate(row["on"]) if trains else DASH,
         rate_before=f"instead of {_rate(row['off'])}" if trains else "",
         spread=f"spread {units.percent(max(row['off']['spread'], row['on']['spread']))}" if trains else "",
         speed_up=times(row["speed_up"]),
         range="" if low is None else f"{times(low)} to {times(high)}",
-        predicted=times(row["predicted_speed_up"]) if "predicted_speed_up" in row else NOTHING,
+        predicted=times(row["predicted_speed_up"]) if "predicted_speed_up" in row else DASH,
         reduction=units.percent(row["time_reduction"]),
         saved=signed_time(row["seconds_saved"]),
         usd=signed_dollars(row["usd_saved"]).removesuffix(" dollars"),
-        loss=units.significant(row["on"]["held_out_loss"]) if trains else NOTHING,
+        loss=units.significant(row["on"]["held_out_loss"]) if trains else DASH,
         loss_change=change_of_loss(row) if trains else "",
-        memory=_memory(row["on"]) if trains else NOTHING,
+        memory=_memory(row["on"]) if trains else DASH,
         memory_before=f"instead of {_memory(row['off'])}" if trains else "",
-        verdict=WORDS.get(verdict, ""),
+        verdict=VERDICT_WORDS.get(verdict, ""),
         tone={"faster": "better", "slower": "worse"}.get(verdict, ""),
         failed="",
     )
@@ -220,7 +220,7 @@ def how(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Rounds", units.count(facts["rounds"])),
         ("Real tokens per case", units.count(facts["tokens_per_case"])),
         ("One epoch", f"{units.count(epoch['tokens'], 'real token')}, {units.count(epoch['steps'], 'optimizer step')}"),
-        ("Price of an hour", "unknown; give plan.price_per_gpu_hour" if price is None else dollars(price)),
+        ("Price of an hour", "unknown; give plan.price_per_gpu_hour" if price is None else compared_dollars(price)),
         *((f"Package {name}", version) for name, version in machine["versions"].items()),
     ]
     tokenising = rates["tokenising"]
@@ -232,7 +232,7 @@ def how(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def cases(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def measured_cases(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return every case that was measured, some more than once."""
     found = [row[side] for row in facts["effects"] if "off" in row for side in ("off", "on")]
     return found + [end for end in facts["ends"].values() if "failed" not in end]
@@ -240,7 +240,7 @@ def cases(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def busy(facts: Mapping[str, Any]) -> str:
     """Return a sentence when other programs held the processor, empty otherwise."""
-    most = max((case["waited_share"] for case in cases(facts)), default=0.0)
+    most = max((case["waited_share"] for case in measured_cases(facts)), default=0.0)
     if most < BUSY:
         return ""
     return (

@@ -6,14 +6,14 @@ from typing import Any
 
 from snaketune.report import units
 from snaketune.report.charts.charts import Chart
-from snaketune.report.charts.svg import Axis, Span, Spans
+from snaketune.report.charts.svg import Axis, SpanBar, Spans
 from snaketune.report.text import visible
 
-SLOW, FAST, OVERLAP = "Slow, as in the guides", "Fast, measured", "Overlap of the parts"
+SLOW, FAST_WAY, OVERLAP = "Slow, as in the guides", "Fast, measured", "Overlap of the parts"
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class EpochBar:
     """A bar from ``start`` to ``end`` seconds of an epoch; ``kind`` decides its colour."""
 
     label: str
@@ -22,7 +22,7 @@ class Bar:
     kind: str
 
 
-def bars(facts: Mapping[str, Any]) -> list[Bar]:
+def bars(facts: Mapping[str, Any]) -> list[EpochBar]:
     """Return the bars: the slow end, the single factors one after the other, their overlap, and the fast end.
 
     Each factor divides the time that the ones before it left by its own speed-up, so that they end at the product of
@@ -32,14 +32,14 @@ def bars(facts: Mapping[str, Any]) -> list[Bar]:
     if "failed" in whole:
         return []
     slow, now = whole["seconds_slow"], whole["seconds_slow"]
-    found = [Bar(SLOW, 0.0, slow, "whole")]
+    found = [EpochBar(SLOW, 0.0, slow, "whole")]
     for row in alone(facts):
         # By the ratio, not the seconds: savings of single factors can add up to more than the whole epoch.
         then = now * (slow - row["seconds_saved"]) / slow
-        found.append(Bar(visible(facts["titles"][row["factor"]]), now, then, "saved" if then <= now else "lost"))
+        found.append(EpochBar(visible(facts["titles"][row["factor"]]), now, then, "saved" if then <= now else "lost"))
         now = then
-    found.append(Bar(OVERLAP, now, whole["seconds_fast"], "overlap"))
-    return [*found, Bar(FAST, 0.0, whole["seconds_fast"], "whole")]
+    found.append(EpochBar(OVERLAP, now, whole["seconds_fast"], "overlap"))
+    return [*found, EpochBar(FAST_WAY, 0.0, whole["seconds_fast"], "whole")]
 
 
 def alone(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -68,7 +68,7 @@ def waterfall(facts: Mapping[str, Any]) -> Chart | None:
     return Chart("waterfall", "One epoch, step by step", caption, _plot(found, size, name), header, rows)
 
 
-def _row(bar: Bar, size: float, name: str) -> tuple[str, ...]:
+def _row(bar: EpochBar, size: float, name: str) -> tuple[str, ...]:
     if bar.kind == "whole":
         return bar.label, "", _text(bar.end, size, name), ""
     saved = units.signed((bar.start - bar.end) / size).removeprefix("+")
@@ -79,9 +79,9 @@ def _text(seconds: float, size: float, name: str) -> str:
     return f"{units.significant(seconds / size)} {name}"
 
 
-def _plot(found: Sequence[Bar], size: float, name: str) -> Spans:
+def _plot(found: Sequence[EpochBar], size: float, name: str) -> Spans:
     spans = tuple(
-        Span(
+        SpanBar(
             bar.label,
             min(bar.start, bar.end) / size,
             max(bar.start, bar.end) / size,

@@ -8,8 +8,8 @@ from snaketune.report import units
 
 Write = Callable[[float, float], str]
 """Formats a tick label from its value and the distance to the next tick."""
-STEPS = (1.0, 2.0, 5.0, 10.0)
-ROUNDING = 0.7
+TICK_STEPS = (1.0, 2.0, 5.0, 10.0)
+TICK_ROUNDING = 0.7
 """Tolerance on the tick distance: a few more ticks are better than half as many."""
 SMALLEST, LARGEST = 1e-4, 1e7
 
@@ -61,7 +61,7 @@ def logarithmic(low: float, high: float) -> Scale:
     if low == high:
         low, high = low / 2, high * 2
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = [factor * 10.0**power for power in powers for factor in STEPS[:3]]
+    every = [factor * 10.0**power for power in powers for factor in TICK_STEPS[:3]]
     inside = [tick for tick in every if low <= tick <= high]
     # A narrow range may hold too few of these ticks, a wide one too many: then linear ticks, or powers of ten only.
     if len(inside) < 2:
@@ -73,7 +73,7 @@ def logarithmic(low: float, high: float) -> Scale:
 
 def _step(least: float) -> float:
     power = 10.0 ** math.floor(math.log10(least))
-    return next(_steady(factor * power) for factor in STEPS if factor * power >= least * ROUNDING)
+    return next(_steady(factor * power) for factor in TICK_STEPS if factor * power >= least * TICK_ROUNDING)
 
 
 def _steady(value: float) -> float:
@@ -81,7 +81,7 @@ def _steady(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def number(value: float, step: float) -> str:
+def tick_text(value: float, step: float) -> str:
     """Format a tick with the decimals that the distance between ticks requires."""
     size = max(abs(value), step)
     if value == 0:
@@ -96,15 +96,15 @@ def thousands(value: float, step: float) -> str:
     """Format a tick as 20k, 1.5M or 3G."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{number(_steady(value / size), step / size)}{letter}"
-    return number(value, step)
+            return f"{tick_text(_steady(value / size), step / size)}{letter}"
+    return tick_text(value, step)
 
 
 def money(value: float, step: float) -> str:
     """Format a tick in US dollars."""
-    return f"${number(value, step)}"
+    return f"${tick_text(value, step)}"
 
 
 def per_cent(value: float, step: float) -> str:
     """Format a fraction as a percentage."""
-    return f"{number(_steady(value * 100), step * 100)}%"
+    return f"{tick_text(_steady(value * 100), step * 100)}%"

@@ -7,7 +7,7 @@ from snaketune.report.charts import axes
 from snaketune.report.charts.curves import Curve
 from snaketune.report.charts.downsampling import every_so_often, thin
 from snaketune.report.charts.svg import Axis, Plot, Series, Spans
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 
 TABLE_ROWS = 25
 STEP_TITLE = "optimizer step"
@@ -27,13 +27,13 @@ class Chart:
     note: str = ""
 
 
-def learns_preferences(facts: Facts) -> bool:
+def learns_preferences(facts: RunPageFacts) -> bool:
     """Tell whether the loss is that of pairs of answers."""
     return bool(facts.curves["reward_margin"].points)
 
 
 def curve_chart(
-    curve: Curve | None, name: str, title: str, caption: str, axis: str, write: axes.Write = axes.number
+    curve: Curve | None, name: str, title: str, caption: str, axis: str, write: axes.Write = axes.tick_text
 ) -> Chart | None:
     """Return one curve of the metrics as a small chart, or None where it was not logged."""
     points = curve.points if curve else ()
@@ -56,7 +56,7 @@ def rows_note(rows: int, total: int) -> str:
     return f"{units.count(rows)} of {units.count(total, 'logged step')}; metrics.jsonl has them all."
 
 
-def small_charts(facts: Facts) -> list[Chart]:
+def small_charts(facts: RunPageFacts) -> list[Chart]:
     """Return learning rate, gradient norm and the rewards of preferences over the steps, those that were logged."""
     rate = curve_chart(
         facts.curves["learning_rate"],

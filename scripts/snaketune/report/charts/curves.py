@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snaketune.facts.lines import MetricsLine, parse_line
+from snaketune.facts.lines import MetricsLine, parse_fact_line
 from snaketune.report.charts.downsampling import Point
 
 CURVES = (
@@ -20,7 +20,7 @@ CURVES = (
     "completion_length",
 )
 # Measured on a machine: these differ between otherwise identical trainings.
-RATES = ("tokens_per_second", "mfu", "memory_gb", "gpu_utilization")
+MACHINE_RATES = ("tokens_per_second", "mfu", "memory_gb", "gpu_utilization")
 SPENT = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")
 
 
@@ -33,7 +33,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """Progress at a step: real tokens and seconds of training so far (None if not logged)."""
 
     tokens: int | None
@@ -46,7 +46,7 @@ class Metrics:
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
     rates: Mapping[str, Curve] = field(default_factory=dict)
-    progress: Mapping[int, Progress] = field(default_factory=dict)
+    progress: Mapping[int, StepProgress] = field(default_factory=dict)
 
 
 def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
@@ -54,9 +54,9 @@ def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
 
     The seconds of a resumed training continue from those before the interruption, without the time in between.
     """
-    points: dict[str, list[Point]] = {name: [] for name in (*CURVES, *RATES)}
+    points: dict[str, list[Point]] = {name: [] for name in (*CURVES, *MACHINE_RATES)}
     gaps: Counter[str] = Counter()
-    progress: dict[int, Progress] = {}
+    progress: dict[int, StepProgress] = {}
     tokens: int | None = None
     seconds: float | None = 0.0
     for line in lines:
@@ -71,9 +71,9 @@ def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
             spent = _seconds(line, line["tokens"] - (tokens or 0))
             seconds = None if spent is None or seconds is None else seconds + spent
             tokens = int(line["tokens"])
-        progress[step] = Progress(tokens, seconds if tokens else None)
+        progress[step] = StepProgress(tokens, seconds if tokens else None)
     found = {name: Curve(tuple(curve), gaps[name]) for name, curve in points.items()}
-    return Metrics({name: found[name] for name in CURVES}, {name: found[name] for name in RATES}, progress)
+    return Metrics({name: found[name] for name in CURVES}, {name: found[name] for name in MACHINE_RATES}, progress)
 
 
 def _seconds(line: Mapping[str, Any], tokens: int) -> float | None:
@@ -95,4 +95,4 @@ def growing_lines(path: Path) -> list[dict[str, Any]]:
         *lines, _ = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [parse_line(path, number, line, MetricsLine) for number, line in enumerate(lines, 1) if line]
+    return [parse_fact_line(path, number, line, MetricsLine) for number, line in enumerate(lines, 1) if line]

@@ -19,7 +19,7 @@ CHARACTER = 6.6
 """Width of a digit at 12 pixels, rounded up."""
 FINE_POINTS = 300
 COLOURS = 8
-SPAN = 42
+BAR_ROW_HEIGHT = 42
 """Pixels of a bar of several below each other, with its words."""
 
 
@@ -34,7 +34,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class HistogramBar:
     """A bar of a histogram, from ``low`` to ``high`` horizontally."""
 
     low: float
@@ -57,7 +57,7 @@ class Axis:
     """Title and tick format of an axis; ``low`` and ``high`` extend it beyond its values."""
 
     title: str
-    write: Write = axes.number
+    write: Write = axes.tick_text
     whole: bool = False
     low: float | None = None
     high: float | None = None
@@ -72,12 +72,12 @@ class Plot:
     upward: Axis
     height: int
     series: tuple[Series, ...] = ()
-    bars: tuple[Bar, ...] = ()
+    bars: tuple[HistogramBar, ...] = ()
     limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class SpanBar:
     """A bar that lies from ``low`` to ``high``, below its name and a value; ``kind`` is a class of the style."""
 
     name: str
@@ -92,7 +92,7 @@ class Spans:
     """Bars below each other over one axis that begins at 0."""
 
     across: Axis
-    spans: tuple[Span, ...]
+    spans: tuple[SpanBar, ...]
 
 
 def drawn(plot: Plot | Spans, logarithmic: bool = False) -> str:
@@ -210,7 +210,7 @@ def _dots(field: _Field, series: Series) -> list[str]:
     ]
 
 
-def _bar(field: _Field, bar: Bar) -> list[str]:
+def _bar(field: _Field, bar: HistogramBar) -> list[str]:
     left, right = (100 * field.across.place(one) for one in (bar.low, bar.high))
     top, bottom = field.down(bar.value), field.down(max(0.0, field.upward.low))
     return [
@@ -232,16 +232,16 @@ def _limit(field: _Field, limit: Limit) -> list[str]:
 def _drawn_spans(plot: Spans) -> str:
     low, high = _range((bound for one in plot.spans for bound in (one.low, one.high, 0.0)), plot.across)
     across = axes.linear(low, high, plot.across.ticks, nice=False)
-    field = _Field(across, axes.linear(0, 1, 1), SPAN * len(plot.spans))
+    field = _Field(across, axes.linear(0, 1, 1), BAR_ROW_HEIGHT * len(plot.spans))
     bottom = TOP + field.height
     places = map(field.right, across.ticks)
     ticks = [f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}"/>' for x in places]
-    bars = [part for number, one in enumerate(plot.spans) for part in _span(field, one, TOP + SPAN * number)]
+    bars = [part for number, one in enumerate(plot.spans) for part in _span(field, one, TOP + BAR_ROW_HEIGHT * number)]
     parts = "".join([*ticks, *bars, *_across(field, plot.across)])
     return f'<div class="drawing"><svg class="field" width="100%" height="{bottom + BOTTOM}">{parts}</svg></div>'
 
 
-def _span(field: _Field, one: Span, top: int) -> list[str]:
+def _span(field: _Field, one: SpanBar, top: int) -> list[str]:
     left, right = (100 * field.across.place(bound) for bound in (one.low, one.high))
     return [
         f'<text class="named" y="{top + 14}">{escape(one.name)}</text>',

@@ -14,7 +14,7 @@ from snaketune.report import units
 from snaketune.report.run.reproducing import shown_value
 from snaketune.report.text import excerpt
 
-ABSENT = "not set"
+NOT_SET = "not set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ChangedSetting:
     """A configuration key whose values differ between the runs."""
 
     key: str
@@ -60,15 +60,15 @@ def load_run(folder: Path) -> RunFacts:
     )
 
 
-def differences(runs: Sequence[RunFacts]) -> list[Difference]:
+def changed_settings(runs: Sequence[RunFacts]) -> list[ChangedSetting]:
     """Return the keys whose values differ between the runs, sorted; a missing key shows as not set."""
     tables = [run.run["config"] for run in runs]
     keys = sorted({key for table in tables for key in table})
     rows = []
     for key in keys:
-        values = tuple(shown_value(table[key]["value"]) if key in table else ABSENT for table in tables)
+        values = tuple(shown_value(table[key]["value"]) if key in table else NOT_SET for table in tables)
         if len(set(values)) > 1:
-            rows.append(Difference(key, values))
+            rows.append(ChangedSetting(key, values))
     return rows
 
 
@@ -85,7 +85,7 @@ def relative(value: float | None, first: float | None) -> str:
 def hours(seconds: float | None) -> str:
     """Return a duration in seconds, minutes or hours."""
     if seconds is None:
-        return units.UNKNOWN
+        return units.NOT_MEASURED
     for size, name in ((3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{units.significant(seconds / size)} {name}"
@@ -122,7 +122,7 @@ def cost(run: RunFacts) -> float | None:
     return None if seconds is None or price is None else seconds / 3600 * price
 
 
-def dollars(value: float | None) -> str:
+def compared_dollars(value: float | None) -> str:
     """Return US dollars; less than ten cents with three significant digits."""
     if value is None:
         return "unknown"
@@ -131,16 +131,16 @@ def dollars(value: float | None) -> str:
 
 def peak_memory(run: RunFacts) -> int | None:
     """Return the peak memory of training in bytes: the GPU's where there was one."""
-    return peak_bytes(run.info)
+    return peak_bytes_of(run.info)
 
 
-def peak_bytes(info: RunInfo) -> int | None:
+def peak_bytes_of(info: RunInfo) -> int | None:
     """Return the peak memory that a run_info.json tells, in bytes."""
     return info["peak_memory"]["gpu_bytes"] or info["peak_memory"]["resident_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CurvePoint:
     """A point of a curve: optimizer step, real tokens, seconds and dollars of training so far, and the value."""
 
     step: int
@@ -150,7 +150,7 @@ class Progress:
     dollars: float | None = None
 
 
-def curve(run: RunFacts, key: str) -> list[Progress]:
+def curve(run: RunFacts, key: str) -> list[CurvePoint]:
     """Return the points of ``key``; seconds add up the intervals' tokens over their measured tokens per second."""
     points, tokens, seconds = [], 0, 0.0
     price = price_per_hour(run.plan)
@@ -160,7 +160,7 @@ def curve(run: RunFacts, key: str) -> list[Progress]:
         tokens = line.get("tokens") or tokens
         if line.get(key) is not None:
             paid = None if price is None else seconds / 3600 * price
-            points.append(Progress(int(line["step"]), tokens, seconds, float(line[key]), paid))
+            points.append(CurvePoint(int(line["step"]), tokens, seconds, float(line[key]), paid))
     return points
 
 

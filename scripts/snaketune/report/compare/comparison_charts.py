@@ -7,11 +7,11 @@ from snaketune.report.charts import axes
 from snaketune.report.charts.charts import HEIGHT, TABLE_ROWS, Chart
 from snaketune.report.charts.downsampling import every_so_often, thin
 from snaketune.report.charts.svg import COLOURS, Axis, Plot, Series
-from snaketune.report.compare.comparison import Progress, RunFacts, curve, labels
+from snaketune.report.compare.comparison import CurvePoint, RunFacts, curve, labels
 
 AXES = {
     "tokens": ("tokens seen (padding not counted)", 1.0, axes.thousands),
-    "seconds": ("minutes of training (measured)", 60.0, axes.number),
+    "seconds": ("minutes of training (measured)", 60.0, axes.tick_text),
     "dollars": ("US dollars of computing (measured time)", 1.0, axes.money),
 }
 
@@ -54,7 +54,7 @@ def overlay(runs: Sequence[RunFacts], key: str, axis: str, title: str) -> Chart 
     return Chart(f"{key}-{axis}", title, caption, plot, ("Run", words, "Loss"), rows, note)
 
 
-def _rows(curves: dict[str, list[Progress]], axis: str, size: float) -> tuple[tuple[tuple[str, ...], ...], int]:
+def _rows(curves: dict[str, list[CurvePoint]], axis: str, size: float) -> tuple[tuple[tuple[str, ...], ...], int]:
     rows = []
     for name, points in curves.items():
         for index, value in every_so_often([(i, point.value) for i, point in enumerate(points)], TABLE_ROWS // 2):

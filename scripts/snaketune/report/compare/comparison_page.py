@@ -8,7 +8,7 @@ from snaketune.facts.evaluation_facts import score
 from snaketune.report import units
 from snaketune.report.compare.comparison import (
     RunFacts,
-    differences,
+    changed_settings,
     hours,
     labels,
     load_run,
@@ -16,11 +16,11 @@ from snaketune.report.compare.comparison import (
 )
 from snaketune.report.compare.comparison_charts import comparison_charts
 from snaketune.report.compare.comparison_verdict import comparison_verdict
-from snaketune.report.compare.ranking import Pairs, measures
+from snaketune.report.compare.ranking import Pairs, compared_measures
 from snaketune.report.filling import fill
 from snaketune.report.text import excerpt
 
-NEEDED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")
+COMPARED_FILES = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")
 
 
 def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], page_folder: Path) -> str:
@@ -36,8 +36,8 @@ def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], 
         "compare.html.j2",
         names=labels(runs),
         verdict=comparison_verdict(runs, pairs),
-        differences=differences(runs),
-        measures=measures(runs, pairs),
+        differences=changed_settings(runs),
+        measures=compared_measures(runs, pairs),
         warnings=warnings(runs),
         charts=comparison_charts(runs),
         leaderboard=[leader(run, page_folder) for run in sorted(everything, key=rank)],
@@ -77,7 +77,7 @@ def is_refused(run: RunFacts) -> bool:
 def find_runs(results: Path) -> list[RunFacts]:
     """Return the finished runs below ``results`` in a fixed order; one that lacks a fact file is not finished."""
     folders = sorted(path.parent for path in (results / "runs").glob("*/*/run.json") if not path.parent.is_symlink())
-    return [load_run(folder) for folder in folders if all((folder / name).is_file() for name in NEEDED)]
+    return [load_run(folder) for folder in folders if all((folder / name).is_file() for name in COMPARED_FILES)]
 
 
 def rank(run: RunFacts) -> tuple[float, str, str]:
@@ -94,11 +94,11 @@ def leader(run: RunFacts, page_folder: Path) -> dict[str, Any]:
         "id": excerpt(run.folder.name, 60).text,
         "link": report.relative_to(page_folder).as_posix() if _can_be_linked(report, page_folder) else "",
         "model": excerpt(base_model(run), 60).text,
-        "data": str(run.run["digests"].get("data") or units.UNKNOWN)[:12],
+        "data": str(run.run["digests"].get("data") or units.NOT_MEASURED)[:12],
         "loss": units.plain(score(run.evaluation["tuned"], "loss")),
         "exact_match": units.percent(score(run.evaluation["tuned"], "exact_match")),
         "time": hours(training_seconds(run)),
-        "finished": str(run.info["train"]["finished"] or units.UNKNOWN)[:16].replace("T", " "),
+        "finished": str(run.info["train"]["finished"] or units.NOT_MEASURED)[:16].replace("T", " "),
     }
 
 
@@ -109,4 +109,4 @@ def _can_be_linked(report: Path, page_folder: Path) -> bool:
 def base_model(run: RunFacts) -> str:
     """Return the base model that the configuration names; its keys hold dots."""
     entry = run.run["config"].get("model.name_or_path")
-    return str((entry and entry["value"]) or units.UNKNOWN)
+    return str((entry and entry["value"]) or units.NOT_MEASURED)

@@ -12,7 +12,7 @@ from snaketune.report.run.judging import deciding, preference_sign
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ComparisonVerdict:
     """The line on top: ``outcome`` is better (one run leads), mixed, same, or unknown (nothing shared to compare)."""
 
     outcome: str
@@ -20,7 +20,7 @@ class Comparison:
     sentence: str
 
 
-def comparison_verdict(runs: Sequence[RunFacts], pairs: Pairs) -> Comparison:
+def comparison_verdict(runs: Sequence[RunFacts], pairs: Pairs) -> ComparisonVerdict:
     """Return which run is better over the held-out records that all of them were evaluated on.
 
     Correct answers and held-out loss decide; for preference runs only answers do, because the facts hold no paired
@@ -30,19 +30,19 @@ def comparison_verdict(runs: Sequence[RunFacts], pairs: Pairs) -> Comparison:
     keys = [key for key in deciding_measures(runs) if _is_paired(runs, pairs, key)]
     sentence = " ".join(filter(None, (*(_moved(key, runs, names, pairs) for key in keys), _times(runs, names))))
     if not keys:
-        return Comparison("unknown", "These runs were not evaluated on the same held-out records", sentence)
+        return ComparisonVerdict("unknown", "These runs were not evaluated on the same held-out records", sentence)
     ahead = {key: _leaders(key, runs, pairs) for key in keys}
     clear = {key: found for key, found in ahead.items() if found}
     if not clear:
-        return Comparison("same", f"No clear difference between {_listed(names)}", sentence)
+        return ComparisonVerdict("same", f"No clear difference between {_listed(names)}", sentence)
     common = set.intersection(*map(set, clear.values()))
     if not common:
         parts = (f"{_names(found, names)} in {_label(key)}" for key, found in clear.items())
-        return Comparison("mixed", f"No run is best in everything: {' and '.join(parts)}", sentence)
+        return ComparisonVerdict("mixed", f"No run is best in everything: {' and '.join(parts)}", sentence)
     word = "better" if len(runs) == 2 else "best"
     measures = " and ".join(_label(key) for key in clear)
     verb = "is" if len(common) == 1 else "are"
-    return Comparison("better", f"{_names(sorted(common), names)} {verb} {word} in {measures}", sentence)
+    return ComparisonVerdict("better", f"{_names(sorted(common), names)} {verb} {word} in {measures}", sentence)
 
 
 def deciding_measures(runs: Sequence[RunFacts]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.evaluate.additive import Additive, differences
+from snaketune.evaluate.additive import Additive, measure_differences
 from snaketune.facts.evaluation_facts import Interval
 from snaketune.facts.lines import DocumentLine, GenerationLine, read_lines
 from snaketune.report.compare.comparison import RunFacts
@@ -82,18 +82,18 @@ def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mappin
     return found
 
 
-def compare(first: Scored, second: Scored) -> Shared:
+def compare_runs(first: Scored, second: Scored) -> Shared:
     """Return how two runs differ over what both were evaluated on.
 
     Documents are the same where the data are, answers where request and reference are. The intervals are those of a
-    paired bootstrap (:func:`snaketune.evaluate.additive.differences`).
+    paired bootstrap (:func:`snaketune.evaluate.additive.measure_differences`).
     """
     # Record numbers mean the same only within the same data; answers are matched by their text and need no such
     # condition.
     documents = sorted(set(first.documents) & set(second.documents)) if first.data == second.data else []
     answers = sorted(set(first.answers) & set(second.answers))
-    moved = differences(*(_loss_of(side, documents) for side in (first, second)))
-    moved |= differences(*(_means_of(side, answers, (first, second)) for side in (first, second)))
+    moved = measure_differences(*(_loss_of(side, documents) for side in (first, second)))
+    moved |= measure_differences(*(_means_of(side, answers, (first, second)) for side in (first, second)))
     return Shared(moved, len(documents), len(answers))
 
 

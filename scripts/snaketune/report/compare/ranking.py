@@ -9,25 +9,25 @@ from snaketune.facts.evaluation_facts import Interval, score
 from snaketune.report import units
 from snaketune.report.compare.comparison import (
     RunFacts,
+    compared_dollars,
     cost,
-    dollars,
     hours,
     peak_memory,
     relative,
     throughput,
     training_seconds,
 )
-from snaketune.report.compare.paired import Shared, compare, scored
+from snaketune.report.compare.paired import Shared, compare_runs, scored
 from snaketune.report.run.evaluation_table import METRICS, Metric
 
-SAME = 0.001
+SAME_MEASURE = 0.001
 """Relative difference below which two counted values are called equal."""
 NOISE = 0.1
 """The same for values measured once by one training on one GPU."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ComparedMeasure:
     """One measure over the runs.
 
     ``differences`` are to the first run, ``intervals`` belong to them; ``best`` marks the runs with the best value,
@@ -53,7 +53,7 @@ class Pairs:
         """Return the second run minus the first."""
         key = (first, second)
         if key not in self._found:
-            self._found[key] = compare(self._scored[first], self._scored[second])
+            self._found[key] = compare_runs(self._scored[first], self._scored[second])
         return self._found[key]
 
     def leading(self, key: str, values: Sequence[float | None], higher_is_better: bool | None) -> tuple[bool, ...]:
@@ -74,7 +74,7 @@ class Pairs:
         return nobody if len(ahead) == len(known) else tuple(place in ahead for place in range(len(values)))
 
 
-def measures(runs: Sequence[RunFacts], pairs: Pairs) -> list[Measured]:
+def compared_measures(runs: Sequence[RunFacts], pairs: Pairs) -> list[ComparedMeasure]:
     """Return the rows of the comparison: quality first, then what it cost in time, memory, disk and work."""
     rows = []
     for key, metric in METRICS.items():
@@ -89,7 +89,7 @@ def measures(runs: Sequence[RunFacts], pairs: Pairs) -> list[Measured]:
     return rows
 
 
-def _quality(key: str, metric: Metric, values: Sequence[float | None], pairs: Pairs) -> Measured:
+def _quality(key: str, metric: Metric, values: Sequence[float | None], pairs: Pairs) -> ComparedMeasure:
     changes, intervals = [""], [""]
     for place, value in enumerate(values[1:], 1):
         found = pairs.between(0, place).moved.get(key) or Interval()
@@ -99,7 +99,9 @@ def _quality(key: str, metric: Metric, values: Sequence[float | None], pairs: Pa
         intervals.append("" if low is None or high is None else f"95%: {write(low)} to {write(high)}")
     best = pairs.leading(key, values, metric.higher_is_better)
     label = f"{metric.label} (tuned)"
-    return Measured(label, metric.meaning, tuple(map(metric.write, values)), tuple(changes), best, tuple(intervals))
+    return ComparedMeasure(
+        label, metric.meaning, tuple(map(metric.write, values)), tuple(changes), best, tuple(intervals)
+    )
 
 
 def _points(value: float | None, first: float | None) -> str:
@@ -124,12 +126,12 @@ class Cost:
     is_timed: bool = False
 
 
-def _cost(row: Cost, values: Sequence[float | None], steady: bool) -> Measured:
-    winners = best(values, row.higher_is_better, NOISE if row.is_timed else SAME)
+def _cost(row: Cost, values: Sequence[float | None], steady: bool) -> ComparedMeasure:
+    winners = best(values, row.higher_is_better, NOISE if row.is_timed else SAME_MEASURE)
     if row.is_timed and not steady:
         winners = (False,) * len(values)
     changes = [relative(value, values[0]) for value in values[1:]]
-    return Measured(row.label, row.meaning, tuple(map(row.write, values)), ("", *changes), winners)
+    return ComparedMeasure(row.label, row.meaning, tuple(map(row.write, values)), ("", *changes), winners)
 
 
 def on_one_gpu(runs: Sequence[RunFacts]) -> bool:
@@ -138,7 +140,9 @@ def on_one_gpu(runs: Sequence[RunFacts]) -> bool:
     return len(places) == 1 and None not in next(iter(places))
 
 
-def best(values: Sequence[float | None], higher_is_better: bool | None, tolerance: float = SAME) -> tuple[bool, ...]:
+def best(
+    values: Sequence[float | None], higher_is_better: bool | None, tolerance: float = SAME_MEASURE
+) -> tuple[bool, ...]:
     """Return which runs have the best value; none if all are equal or the value is neither better nor worse."""
     known = [value for value in values if value is not None]
     if higher_is_better is None or len(known) < 2:
@@ -175,7 +179,9 @@ def _files(folder: Path) -> list[Path]:
 COSTS: tuple[Cost, ...] = (
     Cost("Training time", "wall time as measured, lower is better", hours, False, training_seconds, True),
     Cost("Planned time", "from start to end, before training", _hours, None, _planned_hours),
-    Cost("Cost of computing", "measured time at the plan's price, lower is better", dollars, False, cost, True),
+    Cost(
+        "Cost of computing", "measured time at the plan's price, lower is better", compared_dollars, False, cost, True
+    ),
     Cost("Throughput", "real tokens per second as measured, median", units.plain, True, throughput, True),
     Cost("Peak memory", "of training as measured, lower is better", units.file_size, False, peak_memory, True),
     Cost("Latency of an answer", "median as measured, lower is better", hours, False, _latency, True),

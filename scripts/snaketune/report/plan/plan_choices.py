@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.canonical import canonical_text
-from snaketune.facts.plan_facts import Plan, Remedy
+from snaketune.facts.plan_facts import Plan, RemedyFacts
 from snaketune.facts.plan_table_facts import PresetRow
 from snaketune.report import units
-from snaketune.report.compare.comparison import dollars
-from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
+from snaketune.report.compare.comparison import compared_dollars
+from snaketune.report.plan.plan_tables import UNKNOWN, size_in_gb, time
 from snaketune.report.run.reproducing import shown_value
 
-TRAIN = "snakemake --cores all train"
-SAME = 0.005
+TRAIN_COMMAND = "snakemake --cores all train"
+SAME_TIME = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def flow(plan: Plan) -> list[Question]:
         found.append(
             Question(
                 "Do the data say which answers are better?",
-                words if two else f"{TRAIN} --config 'train={{method: {method}}}'",
+                words if two else f"{TRAIN_COMMAND} --config 'train={{method: {method}}}'",
                 "preferences teach which answer is better, not how to answer; docs/methods.md compares the methods",
                 True,
             )
@@ -46,30 +46,30 @@ def flow(plan: Plan) -> list[Question]:
         *found,
         Question(
             "Is the memory tight?",
-            f"{TRAIN} --config preset=low_memory",
+            f"{TRAIN_COMMAND} --config preset=low_memory",
             "a 4-bit base, a micro-batch of 1 and every layer recomputed; slower",
         ),
         Question(
             "Do you need a result like the documented baseline, whatever it costs?",
-            f"{TRAIN} --config preset=baseline",
+            f"{TRAIN_COMMAND} --config preset=baseline",
             "float32, padded rows: no shortcuts",
         ),
         Question(
             "Is it the first training on these data?",
-            f"{TRAIN} --config preset=optimized",
+            f"{TRAIN_COMMAND} --config preset=optimized",
             "it shows the value of the data before batch and learning rate are raised",
             fits and is_first,
         ),
         Question(
             "None of these: are you repeating what worked?",
-            f"{TRAIN} --config preset=fast",
+            f"{TRAIN_COMMAND} --config preset=fast",
             "same training, least waste",
             fits and advice.get("preset") == "fast",
         ),
     ]
 
 
-def _remedy(remedy: Remedy) -> Question:
+def _remedy(remedy: RemedyFacts) -> Question:
     """Return the question that comes first where a run does not fit, with the settings that make it fit."""
     changes = remedy["changes"]
     sections: dict[str, dict[str, Any]] = {}
@@ -77,7 +77,7 @@ def _remedy(remedy: Remedy) -> Question:
         section, name = key.split(".", 1)
         sections.setdefault(section, {})[name] = value
     words = " ".join(f"'{name}={{{_pairs(keys)}}}'" for name, keys in sections.items())
-    command = f"{TRAIN} --config {words}" if words else "choose a smaller model or a device with more memory"
+    command = f"{TRAIN_COMMAND} --config {words}" if words else "choose a smaller model or a device with more memory"
     return Question("Does the run exceed the memory of its device?", command, "yes, as configured", True)
 
 
@@ -105,8 +105,8 @@ def presets(plan: Plan) -> list[dict[str, str]]:
             "name": shown_value(row["preset"]),
             "steps": units.count(row["steps"]),
             "hours": time(row["train_hours"]),
-            "cost": dollars(row["cost_usd"]),
-            "memory": gigabytes(row["memory_gb"]),
+            "cost": compared_dollars(row["cost_usd"]),
+            "memory": size_in_gb(row["memory_gb"]),
             "ratio": _ratio(row["time_ratio"]),
         }
         for row in [own, *rows]
@@ -122,4 +122,4 @@ def _training_usd(plan: Plan) -> float | None:
 def _ratio(value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    return "the same" if abs(value - 1) < SAME else f"{units.significant(value)} x"
+    return "the same" if abs(value - 1) < SAME_TIME else f"{units.significant(value)} x"

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.facts.measured import RunInfo
-from snaketune.facts.plan_facts import About, Plan, Rate, about_number, number_of
+from snaketune.facts.plan_facts import About, Plan, PlannedRate, about_number, number_of
 from snaketune.facts.plan_table_facts import CostRow, FitCell
 from snaketune.report import units
-from snaketune.report.compare.comparison import dollars, hours, relative
-from snaketune.report.report_facts import Facts
+from snaketune.report.compare.comparison import compared_dollars, hours, relative
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import excerpt
 
-METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}
-VERDICTS = {"fits": "fits", "tight": "too close to say", "no": "does not fit", "unknown": "unknown"}
+METHOD_NAMES = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}
+VERDICT_NAMES = {"fits": "fits", "tight": "too close to say", "no": "does not fit", "unknown": "unknown"}
 COST_WORDS = {"given": "given in the configuration"}
 
 
@@ -42,20 +42,22 @@ class Planning:
     advice: tuple[tuple[str, str, str], ...]
 
 
-def planning(facts: Facts) -> Planning | None:
+def planning(facts: RunPageFacts) -> Planning | None:
     """Return the plan against what was measured, or None for a run that was never planned."""
     plan = facts.plan
     if not plan:
         return None
-    methods = [name for name in METHODS if plan["fit"] and name in plan["fit"][0]["methods"]]
+    methods = [name for name in METHOD_NAMES if plan["fit"] and name in plan["fit"][0]["methods"]]
     own = (plan, facts.measured, facts)
     return Planning(
         device=f"{units.count(plan['device']['gpus'])} x {excerpt(plan['device']['title'], 100).text}",
         rate_source=excerpt(plan["rate"]["source"], 400).text,
-        rows=tuple(_row(*own, entry) for entry in ROWS),
-        fit_header=tuple(METHODS[name] for name in methods),
+        rows=tuple(_row(*own, entry) for entry in PLAN_ROWS),
+        fit_header=tuple(METHOD_NAMES[name] for name in methods),
         fit=tuple((row["title"], *(_cell(row["methods"][name]) for name in methods)) for row in plan["fit"]),
-        costs=tuple((excerpt(row["name"], 100).text, dollars(row["usd"]), _origin(row)) for row in plan["costs"]),
+        costs=tuple(
+            (excerpt(row["name"], 100).text, compared_dollars(row["usd"]), _origin(row)) for row in plan["costs"]
+        ),
         advice=tuple((one["topic"], one["choice"], one["reason"]) for one in plan["advice"]),
     )
 
@@ -67,11 +69,11 @@ class Entry:
     label: str
     name: str
     write: Callable[[Any], str]
-    actual: Callable[[Facts, RunInfo], float | None]
+    actual: Callable[[RunPageFacts, RunInfo], float | None]
 
 
-def _row(plan: Plan, info: RunInfo, facts: Facts, entry: Entry) -> PlannedRow:
-    about: About | Rate = about_number(plan, entry.name) if entry.name else plan["rate"]
+def _row(plan: Plan, info: RunInfo, facts: RunPageFacts, entry: Entry) -> PlannedRow:
+    about: About | PlannedRate = about_number(plan, entry.name) if entry.name else plan["rate"]
     planned = number_of(plan, entry.name) if entry.name else plan["rate"]["tokens_per_second"]
     actual, low, high = entry.actual(facts, info), about["low"], about["high"]
     return PlannedRow(
@@ -79,7 +81,7 @@ def _row(plan: Plan, info: RunInfo, facts: Facts, entry: Entry) -> PlannedRow:
         planned="unknown" if planned is None else entry.write(planned),
         origin="" if planned is None else _how(entry.name, about["origin"]),
         band="" if None in (planned, low, high) else f"{entry.write(low)} to {entry.write(high)}",
-        actual=units.UNKNOWN if actual is None else entry.write(actual),
+        actual=units.NOT_MEASURED if actual is None else entry.write(actual),
         difference="" if actual is None else relative(actual, planned),
     )
 
@@ -89,15 +91,15 @@ def _how(name: str, origin: str) -> str:
     return "counted" if name in ("tokens_total", "steps") else {"measured": "measured before"}.get(origin, origin)
 
 
-def _tokens(facts: Facts, info: RunInfo) -> float | None:
+def _tokens(facts: RunPageFacts, info: RunInfo) -> float | None:
     return facts.adapter["tokens"]
 
 
-def _steps(facts: Facts, info: RunInfo) -> float | None:
+def _steps(facts: RunPageFacts, info: RunInfo) -> float | None:
     return facts.adapter["steps"]
 
 
-def _training(facts: Facts, info: RunInfo) -> float | None:
+def _training(facts: RunPageFacts, info: RunInfo) -> float | None:
     """Return the hours of training, None for a resumed run, whose clock saw only its last part."""
     compute = info["seconds"]["compute"]
     if compute is None or info["resumed_from_step"] is not None:
@@ -105,27 +107,27 @@ def _training(facts: Facts, info: RunInfo) -> float | None:
     return (compute + (info["seconds"]["data"] or 0.0)) / 3600
 
 
-def whole_hours(facts: Facts, info: RunInfo) -> float | None:
+def whole_hours(facts: RunPageFacts, info: RunInfo) -> float | None:
     """Return the hours of the training job, None for a resumed run, whose clock saw only its last part."""
     seconds = info["train"]["seconds"]
     return None if seconds is None or info["resumed_from_step"] is not None else seconds / 3600
 
 
-def _rate(facts: Facts, info: RunInfo) -> float | None:
+def _rate(facts: RunPageFacts, info: RunInfo) -> float | None:
     compute, tokens = info["seconds"]["compute"], info["tokens_this_time"]
     seconds = (compute or 0.0) + (info["seconds"]["data"] or 0.0)
     gpus = (facts.plan and facts.plan["device"]["gpus"]) or 1
     return tokens / seconds / gpus if tokens and seconds else None
 
 
-def _cost(facts: Facts, info: RunInfo) -> float | None:
+def _cost(facts: RunPageFacts, info: RunInfo) -> float | None:
     whole, device = whole_hours(facts, info), facts.plan["device"] if facts.plan else None
     if not device or not whole or device["price_per_gpu_hour"] is None or device["is_here"] is False:
         return None
     return whole * device["price_per_gpu_hour"] * device["gpus"]
 
 
-def _memory(facts: Facts, info: RunInfo) -> float | None:
+def _memory(facts: RunPageFacts, info: RunInfo) -> float | None:
     memory = info["peak_memory"]
     peak = memory["gpu_bytes"] or memory["resident_bytes"]
     return peak / 1e9 if peak else None
@@ -139,13 +141,13 @@ def _gigabytes(value: float) -> str:
     return units.file_size(round(value * 1e9))
 
 
-ROWS = (
+PLAN_ROWS = (
     Entry("Tokens", "tokens_total", lambda value: units.count(round(value)), _tokens),
     Entry("Optimizer steps", "steps", lambda value: units.count(round(value)), _steps),
     Entry("Real tokens per second of one device", "", units.significant, _rate),
     Entry("Training", "train_hours", _hours, _training),
     Entry("The whole job: start, training, checkpoints, evaluations", "hours", _hours, whole_hours),
-    Entry("Cost of computing", "cost_usd", dollars, _cost),
+    Entry("Cost of computing", "cost_usd", compared_dollars, _cost),
     Entry("Peak memory of one device", "memory_gb", _gigabytes, _memory),
 )
 
@@ -153,10 +155,10 @@ ROWS = (
 def _cell(cell: FitCell) -> str:
     needs = f", {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else ""
     if cell["is_short"]:
-        return f"{VERDICTS[cell['verdict']]}{needs}, under a minute"
+        return f"{VERDICT_NAMES[cell['verdict']]}{needs}, under a minute"
     time = f", {_hours(cell['train_hours'])}" if cell["train_hours"] is not None else ""
-    cost = f", {dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else ""
-    return VERDICTS[cell["verdict"]] + needs + time + cost
+    cost = f", {compared_dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else ""
+    return VERDICT_NAMES[cell["verdict"]] + needs + time + cost
 
 
 def _origin(row: CostRow) -> str:

@@ -3,18 +3,18 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snaketune.facts.plan_facts import About, Plan, Rate, about_number, number_of
+from snaketune.facts.plan_facts import About, Plan, PlannedRate, about_number, number_of
 from snaketune.report import units
-from snaketune.report.compare.comparison import dollars, hours
-from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
+from snaketune.report.compare.comparison import compared_dollars, hours
+from snaketune.report.plan.plan_tables import UNKNOWN, size_in_gb, time
 from snaketune.report.text import excerpt
 
-COUNTED = "counted in the packed rows"
+BY_COUNTING = "counted in the packed rows"
 MEMORY = "Peak memory of one device"
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class PlanFigure:
     """A number of the plan: value, derivation, range and source."""
 
     label: str
@@ -32,7 +32,7 @@ def _rate(value: float | None) -> str:
     return UNKNOWN if value is None else f"{units.significant(value)} tokens/s"
 
 
-def figures(plan: Plan) -> list[Figure]:
+def plan_figures(plan: Plan) -> list[PlanFigure]:
     """Return the public numbers of the plan and the rate they rest on."""
     rate = plan["rate"]
     rows = [
@@ -40,10 +40,10 @@ def figures(plan: Plan) -> list[Figure]:
         ("Optimizer steps", _whole, "steps"),
         ("Training", time, "train_hours"),
         ("From start to end", time, "hours"),
-        ("Cost of computing", dollars, "cost_usd"),
-        ("Cost of everything given", dollars, "total_usd"),
-        (MEMORY, gigabytes, "memory_gb"),
-        ("Disk", gigabytes, "disk_gb"),
+        ("Cost of computing", compared_dollars, "cost_usd"),
+        ("Cost of everything given", compared_dollars, "total_usd"),
+        (MEMORY, size_in_gb, "memory_gb"),
+        ("Disk", size_in_gb, "disk_gb"),
     ]
     found = [_figure(label, write, number_of(plan, name), about_number(plan, name)) for label, write, name in rows]
     found.insert(2, _figure("Throughput of one device", _rate, rate["tokens_per_second"], rate))
@@ -52,18 +52,18 @@ def figures(plan: Plan) -> list[Figure]:
     return [replace(one, source=f"{one.source}{least}") if one.label == MEMORY else one for one in _collapsed(found)]
 
 
-def _beside(plan: Plan) -> list[Figure]:
+def _beside(plan: Plan) -> list[PlanFigure]:
     """Return the memory of the host, and what a thousand answers of the tuned model take."""
     found = []
     if ram := plan["ram"]:
-        available = "" if ram["available_gb"] is None else f"; {gigabytes(ram['available_gb'])} here"
+        available = "" if ram["available_gb"] is None else f"; {size_in_gb(ram['available_gb'])} here"
         source = f"{ram['source']}{available}"
-        found.append(Figure("Memory of the host", gigabytes(ram["gb"]), ram["origin"], "", source))
+        found.append(PlanFigure("Memory of the host", size_in_gb(ram["gb"]), ram["origin"], "", source))
     if answers := plan["answers"]:
         seconds, cost = answers["seconds"], answers["cost_usd"]
-        value = UNKNOWN if seconds is None else hours(seconds) + ("" if cost is None else f", {dollars(cost)}")
+        value = UNKNOWN if seconds is None else hours(seconds) + ("" if cost is None else f", {compared_dollars(cost)}")
         label = f"{units.count(answers['answers'])} answers of the tuned model"
-        found.append(Figure(label, value, answers["origin"], "", excerpt(answers["source"], 300).text))
+        found.append(PlanFigure(label, value, answers["origin"], "", excerpt(answers["source"], 300).text))
     return found
 
 
@@ -84,26 +84,26 @@ def _least(plan: Plan) -> str:
     least, planned = plan["least_memory_gb"], plan["memory_gb"]
     if least is None or planned is None or least >= planned:
         return ""
-    return f"; at least {gigabytes(least)}, with every layer recomputed and a micro-batch of 1"
+    return f"; at least {size_in_gb(least)}, with every layer recomputed and a micro-batch of 1"
 
 
-def _collapsed(found: list[Figure]) -> list[Figure]:
+def _collapsed(found: list[PlanFigure]) -> list[PlanFigure]:
     """Return the figures with the unknown ones in one row: that is one fact, not five."""
     unknown = [one for one in found if one.value == UNKNOWN]
     if len(unknown) < 2:
         return found
     labels = ", ".join(one.label[0].lower() + one.label[1:] for one in unknown)
-    together = Figure(labels[0].upper() + labels[1:], UNKNOWN, UNKNOWN, "", unknown[0].source)
+    together = PlanFigure(labels[0].upper() + labels[1:], UNKNOWN, UNKNOWN, "", unknown[0].source)
     known = [one for one in found if one.value != UNKNOWN]
     return [*known, together]
 
 
-def _figure(label: str, write: Any, value: Any, about: About | Rate) -> Figure:
+def _figure(label: str, write: Any, value: Any, about: About | PlannedRate) -> PlanFigure:
     low, high = about["low"], about["high"]
-    return Figure(
+    return PlanFigure(
         label=label,
         value=write(value),
-        origin=UNKNOWN if value is None else "counted" if about["source"] == COUNTED else about["origin"],
+        origin=UNKNOWN if value is None else "counted" if about["source"] == BY_COUNTING else about["origin"],
         band="" if value is None or low is None else f"{write(low)} to {write(high)}",
         source=excerpt(about["source"], 300).text,
     )

@@ -7,17 +7,17 @@ from typing import Any, Literal, cast
 from snaketune.facts.plan_facts import LimitName, Plan
 from snaketune.facts.plan_table_facts import Ownership
 from snaketune.report import units
-from snaketune.report.compare.comparison import dollars, hours
+from snaketune.report.compare.comparison import compared_dollars, hours
 from snaketune.report.filling import fill
 from snaketune.report.plan.plan_choices import flow, presets
-from snaketune.report.plan.plan_figures import COUNTED, afterwards, figures, overheads
+from snaketune.report.plan.plan_figures import BY_COUNTING, afterwards, overheads, plan_figures
 from snaketune.report.plan.plan_tables import (
     UNKNOWN,
-    fit,
     fit_header,
-    gigabytes,
+    fit_rows,
     ladder,
-    sensitivity,
+    sensitivity_rows,
+    size_in_gb,
     strategies,
     strategy_rule,
     time,
@@ -40,33 +40,33 @@ def render_plan(plan: Plan, name: str, id: str) -> str:
         name: of the run.
         id: of its folder.
     """
-    return fill("plan.html.j2", **sections(plan), name=excerpt(name, 100).text, run_id=id)
+    return fill("plan.html.j2", **plan_sections(plan), name=excerpt(name, 100).text, run_id=id)
 
 
-def sections(plan: Plan) -> dict[str, Any]:
+def plan_sections(plan: Plan) -> dict[str, Any]:
     """Return what the template shows; every number is text already."""
     device = plan["device"]
     return {
         "device": f"{units.count(device['gpus'])} x {excerpt(device['title'], 100).text}",
         "is_here": device["is_here"],
         "tone": tone(plan),
-        "headline": headline(plan),
+        "headline": plan_headline(plan),
         "stops": [excerpt(sentence, 1000).text for sentence in plan.get("stops") or ()],
         "measure": plan["measure"] or "",
-        "sentence": sentence(plan),
-        "figures": figures(plan),
+        "sentence": work_sentence(plan),
+        "figures": plan_figures(plan),
         "calendar": calendar(plan),
         "planned": planned(plan),
         "overheads": overheads(plan),
-        "costs": costs(plan),
-        "ownership": ownership(plan["ownership"]),
+        "costs": cost_table(plan),
+        "ownership": ownership_rows(plan["ownership"]),
         "fit_header": fit_header(plan),
-        "fit": fit(plan),
+        "fit": fit_rows(plan),
         "ladder": ladder(plan),
         "ladder_timed": any(row["train_hours"] is not None for row in plan["ladder"]),
         "strategies": strategies(plan),
         "rule": strategy_rule(plan),
-        "sensitivity": sensitivity(plan),
+        "sensitivity": sensitivity_rows(plan),
         "timed": plan["hours"] is not None,
         "priced": plan["cost_usd"] is not None,
         "advice": plan["advice"],
@@ -75,7 +75,7 @@ def sections(plan: Plan) -> dict[str, Any]:
         "presets_priced": any(row["cost_usd"] is not None for row in plan["presets"]),
         "presets_timed": any(row["train_hours"] is not None for row in plan["presets"]),
         "afterwards": afterwards(plan),
-        "limits": limits(plan),
+        "limits": limit_rows(plan),
         "work": work(plan),
         "memory": memory(plan),
         "assumptions": assumptions(plan),
@@ -102,13 +102,13 @@ def over(plan: Plan, limit: LimitName, name: Literal["hours", "total_usd"]) -> b
     return wanted is not None and value is not None and value > wanted
 
 
-def headline(plan: Plan) -> str:
+def plan_headline(plan: Plan) -> str:
     """Return the plan in a few words; first of all whether it fits."""
     if doctored := remedy(plan):
         return f"Does not fit {excerpt(plan['device']['title'], 100).text}{doctored}"
     if plan["hours"] is None:
         return "The duration is not known yet"
-    cost = "" if plan["cost_usd"] is None else f" for {dollars(plan['cost_usd'])}"
+    cost = "" if plan["cost_usd"] is None else f" for {compared_dollars(plan['cost_usd'])}"
     exceeds = ", more than it may" if tone(plan) == "worse" else ""
     return f"{time(plan['hours'])} from start to end{cost}{exceeds}"
 
@@ -119,10 +119,10 @@ def remedy(plan: Plan) -> str:
     if not found:
         return ""
     changes = ", ".join(f"{key}: {shown_value(value)}" for key, value in found["changes"].items())
-    return f"; this does: {changes} ({gigabytes(found['needs_gb'])})" if changes else ", whatever is set"
+    return f"; this does: {changes} ({size_in_gb(found['needs_gb'])})" if changes else ", whatever is set"
 
 
-def sentence(plan: Plan) -> str:
+def work_sentence(plan: Plan) -> str:
     """Return how much work it is and what makes the rest known."""
     tokens, steps = units.count(plan["tokens_total"], "token"), units.count(plan["steps"], "optimizer step")
     done = f"{tokens} in {steps}, on {units.count(plan['device']['gpus'])} x {plan['device']['title']}."
@@ -137,12 +137,12 @@ def calendar(plan: Plan) -> list[tuple[str, str, str]]:
         return []
     about = plan["about"]["hours"]
     return [
-        (name, end_of(start, plan["hours"]), _between(start, about["low"], about["high"]))
+        (name, weekday_of_end(start, plan["hours"]), _between(start, about["low"], about["high"]))
         for name, start in STARTS.items()
     ]
 
 
-def end_of(start: float, duration: float) -> str:
+def weekday_of_end(start: float, duration: float) -> str:
     """Return the day and time ``duration`` hours after a start (hours after Monday 0:00): ``Saturday 7:40``."""
     end = MONDAY + timedelta(hours=start + duration)
     weeks = (end.date() - (MONDAY + timedelta(hours=start)).date()).days // 7
@@ -151,9 +151,9 @@ def end_of(start: float, duration: float) -> str:
 
 
 def _between(start: float, low: float | None, high: float | None) -> str:
-    if low is None or high is None or end_of(start, low) == end_of(start, high):
+    if low is None or high is None or weekday_of_end(start, low) == weekday_of_end(start, high):
         return ""
-    return f"{end_of(start, low)} to {end_of(start, high)}"
+    return f"{weekday_of_end(start, low)} to {weekday_of_end(start, high)}"
 
 
 def planned(plan: Plan) -> str:
@@ -165,15 +165,15 @@ def planned(plan: Plan) -> str:
     return f"Planned on {made:%A, %d %B %Y, %H:%M}: started then, it ends on {end:%A, %d %B, %H:%M}."
 
 
-def costs(plan: Plan) -> list[tuple[str, str, str]]:
+def cost_table(plan: Plan) -> list[tuple[str, str, str]]:
     """Return what a run costs, and in one row what is not counted."""
     known = [row for row in plan["costs"] if row["usd"] is not None]
-    rows = [(excerpt(row["name"], 100).text, dollars(row["usd"]), row["origin"]) for row in known]
+    rows = [(excerpt(row["name"], 100).text, compared_dollars(row["usd"]), row["origin"]) for row in known]
     others = ", ".join(excerpt(row["name"], 100).text for row in plan["costs"] if row["usd"] is None)
     return [*rows, ("Not counted or not known", others, "")] if others else rows
 
 
-def ownership(found: Ownership) -> list[tuple[str, str]]:
+def ownership_rows(found: Ownership) -> list[tuple[str, str]]:
     """Return renting and buying side by side; unknown values are marked as such."""
     if found["is_short"]:
         return [("A training of less than a minute", "is not worth renting or buying for")]
@@ -182,19 +182,19 @@ def ownership(found: Ownership) -> list[tuple[str, str]]:
     runs, years = found["break_even_runs"], found["years_of_use"]
     used = UNKNOWN if years is None else f"{years:g}"
     rows = [
-        ("Rented, a run", dollars(found["rented_usd_per_run"])),
-        ("On hardware of one's own, a run (electricity)", dollars(found["owned_usd_per_run"])),
-        ("The hardware", dollars(found["hardware_usd"])),
+        ("Rented, a run", compared_dollars(found["rented_usd_per_run"])),
+        ("On hardware of one's own, a run (electricity)", compared_dollars(found["owned_usd_per_run"])),
+        ("The hardware", compared_dollars(found["hardware_usd"])),
         ("Paid for after", UNKNOWN if runs is None else f"{units.count(-int(-runs // 1))} runs"),
-        (f"Rented, {found['trainings_per_year']} runs a year", dollars(found["rented_usd_per_year"])),
-        (f"Bought for {used} years, a year", dollars(found["owned_usd_per_year"])),
+        (f"Rented, {found['trainings_per_year']} runs a year", compared_dollars(found["rented_usd_per_year"])),
+        (f"Bought for {used} years, a year", compared_dollars(found["owned_usd_per_year"])),
     ]
     return [row for row in rows if row[1] != UNKNOWN] or [("Rent, hardware and electricity", UNKNOWN)]
 
 
-def limits(plan: Plan) -> list[tuple[str, str, str, bool]]:
+def limit_rows(plan: Plan) -> list[tuple[str, str, str, bool]]:
     """Return the limits that were given: key, limit, planned, and whether it is exceeded."""
-    writers = {"max_hours": time, "max_cost_usd": dollars}
+    writers = {"max_hours": time, "max_cost_usd": compared_dollars}
     return [
         (f"plan.{limit}", writers[limit](plan["limits"][limit]), writers[limit](plan[name]), over(plan, limit, name))
         for limit, name in LIMITS
@@ -221,7 +221,7 @@ def work(plan: Plan) -> list[tuple[str, str]]:
 def memory(plan: Plan) -> list[tuple[str, str]]:
     """Return the parts of the memory of one device."""
     parts = cast(Mapping[str, float | None], plan["memory"])
-    return [(name.capitalize(), gigabytes(parts[name])) for name in MEMORY_PARTS if parts.get(name)]
+    return [(name.capitalize(), size_in_gb(parts[name])) for name in MEMORY_PARTS if parts.get(name)]
 
 
 def assumptions(plan: Plan) -> list[tuple[str, str, str]]:
@@ -230,7 +230,7 @@ def assumptions(plan: Plan) -> list[tuple[str, str, str]]:
     price = device["price_per_gpu_hour"]
     save = found["seconds_per_save"]
     rows = [
-        ("Tokens and steps", COUNTED, "measured"),
+        ("Tokens and steps", BY_COUNTING, "measured"),
         ("Throughput of one device", rate["source"], rate["origin"]),
         ("Price of an hour", device["price_source"], "unknown" if price is None else "given"),
         ("Seconds per checkpoint", UNKNOWN if save is None else hours(save), found["saves_origin"]),

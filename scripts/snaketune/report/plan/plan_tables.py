@@ -7,12 +7,12 @@ from typing import Any
 from snaketune.facts.plan_facts import Plan
 from snaketune.facts.plan_table_facts import FitCell, LadderRow
 from snaketune.report import units
-from snaketune.report.compare.comparison import dollars, hours
-from snaketune.report.plan.plan_compared import METHODS, VERDICTS
+from snaketune.report.compare.comparison import compared_dollars, hours
+from snaketune.report.plan.plan_compared import METHOD_NAMES, VERDICT_NAMES
 from snaketune.report.text import excerpt
 
 UNKNOWN = "unknown"
-SHORT, NEXT_TO_NOTHING = "under a minute", "next to nothing"
+UNDER_A_MINUTE, NEXT_TO_NOTHING = "under a minute", "next to nothing"
 STRATEGIES = {
     "single": "One GPU",
     "ddp": "DDP",
@@ -32,21 +32,21 @@ def time(value: float | None) -> str:
     return UNKNOWN if value is None else hours(value * 3600)
 
 
-def gigabytes(value: float | None) -> str:
+def size_in_gb(value: float | None) -> str:
     """Return GB (10⁹ bytes) as a size."""
     return UNKNOWN if value is None else units.file_size(round(value * 1e9))
 
 
 def fit_header(plan: Plan) -> list[str]:
     """Return the methods of the fit table."""
-    return [METHODS[name] for name in _methods(plan)]
+    return [METHOD_NAMES[name] for name in _methods(plan)]
 
 
 def _methods(plan: Plan) -> list[str]:
-    return [name for name in METHODS if plan["fit"] and name in plan["fit"][0]["methods"]]
+    return [name for name in METHOD_NAMES if plan["fit"] and name in plan["fit"][0]["methods"]]
 
 
-def fit(plan: Plan) -> list[dict[str, Any]]:
+def fit_rows(plan: Plan) -> list[dict[str, Any]]:
     """Return for each method whether it fits, and with what or why not: a row per GPU, or for neighbours that agree."""
     rows = [
         (row["title"], row["memory_gb"], [fit_cell(row["methods"][name], row["memory_gb"]) for name in _methods(plan)])
@@ -62,31 +62,31 @@ def _alike(rows: list[tuple[str, float | None, list[tuple[str, str]]]]) -> Itera
 def _fit_row(devices: list[tuple[str, float | None]], cells: list[tuple[str, str]]) -> dict[str, Any]:
     (first, least), (last, most) = devices[0], devices[-1]
     title = first if len(devices) == 1 else f"{first} to {last}, {units.count(len(devices), 'GPU')}"
-    sizes = list(dict.fromkeys([gigabytes(least), gigabytes(most)]))
+    sizes = list(dict.fromkeys([size_in_gb(least), size_in_gb(most)]))
     return {"title": title, "memory": " to ".join(sizes), "cells": cells}
 
 
 def fit_cell(cell: FitCell, memory_gb: float | None) -> tuple[str, str]:
     """Return the verdict of a method on a GPU and, in smaller print, with what setting or why not."""
-    needs, least = gigabytes(cell["needs_gb"]), cell["least_gb"]
+    needs, least = size_in_gb(cell["needs_gb"]), cell["least_gb"]
     if cell["verdict"] == "no":
-        return VERDICTS["no"], f"needs {needs} of {gigabytes(memory_gb)} at least"
+        return VERDICT_NAMES["no"], f"needs {needs} of {size_in_gb(memory_gb)} at least"
     if cell["verdict"] == "unknown":
-        return VERDICTS["unknown"], "its memory is not in the catalogue"
-    if least is not None and gigabytes(least) != needs:
-        needs += f" (at least {gigabytes(least)})"
+        return VERDICT_NAMES["unknown"], "its memory is not in the catalogue"
+    if least is not None and size_in_gb(least) != needs:
+        needs += f" (at least {size_in_gb(least)})"
     facts = [needs] + [_elsewhere(cell)] * (cell["train_hours"] is not None)
-    facts += [dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None and not cell["is_short"])
+    facts += [compared_dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None and not cell["is_short"])
     changes = [
         SHORT_KEYS.get(key, key) if value is True else f"{SHORT_KEYS.get(key, key)}: {value}"
         for key, value in cell["with"].items()
     ]
-    return VERDICTS[cell["verdict"]], ", ".join([*facts, *changes])
+    return VERDICT_NAMES[cell["verdict"]], ", ".join([*facts, *changes])
 
 
 def _elsewhere(row: FitCell | LadderRow) -> str:
     """Return the hours of training on another device; seconds of it are not told, which loading would drown."""
-    return SHORT if row["is_short"] else time(row["train_hours"])
+    return UNDER_A_MINUTE if row["is_short"] else time(row["train_hours"])
 
 
 def ladder(plan: Plan) -> list[dict[str, str]]:
@@ -95,10 +95,10 @@ def ladder(plan: Plan) -> list[dict[str, str]]:
         {
             "title": excerpt(row["title"], 80).text,
             "device": excerpt(row["device_title"], 80).text,
-            "verdict": VERDICTS.get(row["verdict"], row["verdict"]),
+            "verdict": VERDICT_NAMES.get(row["verdict"], row["verdict"]),
             "hours": _elsewhere(row),
-            "run": NEXT_TO_NOTHING if row["is_short"] else dollars(row["usd_per_run"]),
-            "year": NEXT_TO_NOTHING if row["is_short"] else dollars(row["usd_per_year"]),
+            "run": NEXT_TO_NOTHING if row["is_short"] else compared_dollars(row["usd_per_run"]),
+            "year": NEXT_TO_NOTHING if row["is_short"] else compared_dollars(row["usd_per_year"]),
         }
         for row in plan["ladder"]
     ]
@@ -113,8 +113,8 @@ def strategies(plan: Plan) -> list[dict[str, str]]:
             "price": f"{units.significant(row['price_ratio'])} x",
             "needed": "" if row["gpus"] == 1 else units.percent(row["break_even_efficiency"]),
             "hours": time(row["hours_at_best"]),
-            "cost": dollars(row["cost_usd_at_best"]),
-            "memory": gigabytes(row["memory_gb_per_gpu"]),
+            "cost": compared_dollars(row["cost_usd_at_best"]),
+            "memory": size_in_gb(row["memory_gb_per_gpu"]),
         }
         for row in plan["strategies"]
     ]
@@ -134,7 +134,7 @@ def strategy_rule(plan: Plan) -> str:
     )
 
 
-def sensitivity(plan: Plan) -> list[dict[str, str]]:
+def sensitivity_rows(plan: Plan) -> list[dict[str, str]]:
     """Return what one change each does; hours and dollars are unknown where the rate is."""
     return [
         {
@@ -154,4 +154,4 @@ def dollars_saved(value: float | None) -> str:
     """Return dollars that are saved; lost ones have a minus sign."""
     if value is None:
         return UNKNOWN
-    return f"{units.MINUS if value < 0 else ''}{dollars(abs(value))}"
+    return f"{units.MINUS if value < 0 else ''}{compared_dollars(abs(value))}"

@@ -9,12 +9,12 @@ from typing import Any
 from snaketune.report.run.prompt_frames import Frame, SharedText
 from snaketune.report.text import Excerpt, excerpt
 
-SHOWN = 12
+SHOWN_OF_A_KIND = 12
 SHOWN_OF_FILE = 6
-CHARACTERS = 1500
+ANSWER_CHARACTERS = 1500
 
 # In display order: those that need attention come first.
-KINDS = {
+ANSWER_KINDS = {
     "broken": "right before, wrong now",
     "wrong": "still wrong",
     "fixed": "wrong before, right now",
@@ -38,7 +38,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ShownAnswers:
     """The numbers of answers of each kind, the few that are shown, and the text around all of their prompts."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Answers:
     @property
     def groups(self) -> tuple[tuple[str, tuple[Answer, ...]], ...]:
         """The shown answers by kind, in the order of the kinds."""
-        found = ((kind, tuple(answer for answer in self.shown if answer.kind == kind)) for kind in KINDS)
+        found = ((kind, tuple(answer for answer in self.shown if answer.kind == kind)) for kind in ANSWER_KINDS)
         return tuple((kind, group) for kind, group in found if group)
 
     @property
@@ -62,31 +62,31 @@ class Answers:
         return sum(self.counts.get(kind, 0) for kind in ("broken", "wrong", "fixed", "right"))
 
 
-def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> Answers:
+def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN_OF_A_KIND) -> ShownAnswers:
     """Count ``generations`` by kind in one pass and keep at most ``shown`` of them, taking the kinds in turn."""
     counts: Counter[str] = Counter()
-    candidates: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in KINDS}
+    candidates: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in ANSWER_KINDS}
     shared = SharedText()
     for line in generations:
         if "left_out" in line:  # a request that was not put
             continue
-        kind = kind_of(line)
+        kind = kind_of_answer(line)
         counts[kind] += 1
         shared.add(str(line.get("prompt") or ""))
         if len(candidates[kind]) < shown:
             candidates[kind].append(line)
     chosen, frame = _in_turn(candidates, shown), shared.frame()
-    kept = (_answer(kind, line, frame) for kind in KINDS for line in candidates[kind][: chosen[kind]])
-    return Answers(dict(counts), tuple(kept), frame)
+    kept = (_answer(kind, line, frame) for kind in ANSWER_KINDS for line in candidates[kind][: chosen[kind]])
+    return ShownAnswers(dict(counts), tuple(kept), frame)
 
 
-def collect_by_file(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN_OF_FILE) -> dict[str, Answers]:
+def collect_by_file(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN_OF_FILE) -> dict[str, ShownAnswers]:
     """Return the same for each external file; the lines of a file are consecutive."""
     groups = itertools.groupby(generations, key=lambda line: str(line["file"]))
     return {name: collect(lines, shown) for name, lines in groups}
 
 
-def kind_of(line: Mapping[str, Any]) -> str:
+def kind_of_answer(line: Mapping[str, Any]) -> str:
     """Return the kind of one generation, from its match flags where it has them."""
     base, tuned = line.get("base_match"), line.get("tuned_match")
     if tuned is None:
@@ -99,7 +99,7 @@ def kind_of(line: Mapping[str, Any]) -> str:
 def _in_turn(candidates: Mapping[str, list[Mapping[str, Any]]], total: int) -> Counter[str]:
     chosen: Counter[str] = Counter()
     while total > 0:
-        waiting = [kind for kind in KINDS if chosen[kind] < len(candidates[kind])]
+        waiting = [kind for kind in ANSWER_KINDS if chosen[kind] < len(candidates[kind])]
         if not waiting:
             break
         for kind in waiting[:total]:
@@ -112,9 +112,9 @@ def _answer(kind: str, line: Mapping[str, Any], frame: Frame) -> Answer:
     models = [name for name in ("base", "tuned", "merged") if line.get(name) is not None]
     if line.get("merged") == line.get("tuned"):
         models = [name for name in models if name != "merged"]
-    given = tuple((name, excerpt(line[name], CHARACTERS), _mark(line.get(f"{name}_match"))) for name in models)
-    prompt = excerpt(frame.inside(str(line.get("prompt") or "")), CHARACTERS)
-    return Answer(kind, prompt, excerpt(line.get("reference"), CHARACTERS), given)
+    given = tuple((name, excerpt(line[name], ANSWER_CHARACTERS), _mark(line.get(f"{name}_match"))) for name in models)
+    prompt = excerpt(frame.inside(str(line.get("prompt") or "")), ANSWER_CHARACTERS)
+    return Answer(kind, prompt, excerpt(line.get("reference"), ANSWER_CHARACTERS), given)
 
 
 def _mark(match: Any) -> str:

@@ -10,12 +10,12 @@ from snaketune.facts.evaluation_facts import (
     LengthGroup,
     SourceGroup,
     TaskScores,
-    count,
+    measured_count,
     score,
 )
 from snaketune.report import units
-from snaketune.report.run.answers import Answers
-from snaketune.report.run.evaluation_table import Row, table
+from snaketune.report.run.answers import ShownAnswers
+from snaketune.report.run.evaluation_table import MetricRow, metric_rows
 from snaketune.report.text import excerpt
 
 # Differences of measures count from this many standard errors.
@@ -23,7 +23,7 @@ Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BreakdownPart:
     """Some of the held-out documents; all values are text already, ``word`` says what the difference means."""
 
     label: str
@@ -43,8 +43,8 @@ class FilePart:
     name: str
     requests: str
     models: tuple[str, ...]
-    rows: tuple[Row, ...]
-    answers: Answers
+    rows: tuple[MetricRow, ...]
+    answers: ShownAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +60,27 @@ class TaskRow:
     difference: str
 
 
-def source_parts(evaluation: Evaluation, paths: Sequence[str]) -> tuple[Part, ...]:
+def source_parts(evaluation: Evaluation, paths: Sequence[str]) -> tuple[BreakdownPart, ...]:
     """Return the losses per source; a source without a name in ``paths`` is called by its number."""
     named = {number: excerpt(path, 200).text for number, path in enumerate(paths)}
     groups = evaluation["by_source"]
     return tuple(_part(named.get(group["source"] or 0, f"source {group['source']}"), group) for group in groups)
 
 
-def length_parts(evaluation: Evaluation) -> tuple[Part, ...]:
+def length_parts(evaluation: Evaluation) -> tuple[BreakdownPart, ...]:
     """Return the losses per length of the documents."""
     groups = evaluation["by_length"]
     return tuple(_part(f"{units.count(group['from'])} to {units.count(group['to'] - 1)}", group) for group in groups)
 
 
-def _part(label: str, group: SourceGroup | LengthGroup) -> Part:
+def _part(label: str, group: SourceGroup | LengthGroup) -> BreakdownPart:
     moved = group["difference"].get("loss") or {}
     low, high = moved.get("low"), moved.get("high")
     word = within = ""
     if low is not None and high is not None:
         word = "better" if high < 0 else "worse" if low > 0 else "may be chance"
         within = f"95%: {units.signed(low)} to {units.signed(high)}"
-    return Part(
+    return BreakdownPart(
         label,
         units.count(group["n"]),
         units.count(group["tokens"]),
@@ -92,15 +92,15 @@ def _part(label: str, group: SourceGroup | LengthGroup) -> Part:
     )
 
 
-def file_parts(evaluation: Evaluation, answers: Mapping[str, Answers]) -> tuple[FilePart, ...]:
+def file_parts(evaluation: Evaluation, answers: Mapping[str, ShownAnswers]) -> tuple[FilePart, ...]:
     """Return what was measured with each external file."""
     return tuple(
         FilePart(
             excerpt(name, 200).text,
             _asked(found),
             tuple(model for model in MODELS if found[model]),
-            table(found, answers.get(name)),
-            answers.get(name, Answers()),
+            metric_rows(found, answers.get(name)),
+            answers.get(name, ShownAnswers()),
         )
         for name, found in evaluation["files"].items()
     )
@@ -108,7 +108,7 @@ def file_parts(evaluation: Evaluation, answers: Mapping[str, Answers]) -> tuple[
 
 def _asked(found: FileScores) -> str:
     left_out = found["left_out"]
-    asked = units.count(count(found["tuned"], "n_generated"), "question")
+    asked = units.count(measured_count(found["tuned"], "n_generated"), "question")
     return f"{asked} (without {units.count(left_out)} that could not be asked)" if left_out else asked
 
 
@@ -137,7 +137,7 @@ def _rows_of_task(name: str, found: TaskScores) -> list[TaskRow]:
 
 def _with_error(values: Mapping[str, float], key: str) -> str:
     if key not in values:
-        return units.UNKNOWN
+        return units.NOT_MEASURED
     measure, _, name = key.partition(",")
     error = values.get(f"{measure}_stderr,{name}")
     spread = "" if error is None else f" \u00b1 {units.significant(Z * error, 2)}"

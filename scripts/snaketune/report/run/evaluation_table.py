@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from snaketune.facts.evaluation_facts import MODELS, Compared, Interval, Scores, count, score
+from snaketune.facts.evaluation_facts import MODELS, Compared, Interval, Scores, measured_count, score
 from snaketune.report import units
-from snaketune.report.run.answers import Answers
+from snaketune.report.run.answers import ShownAnswers
 from snaketune.report.run.judging import clear_sign, deciding, match_sign, moved
 from snaketune.report.significance import interval
 
-SAME = 1e-4
+SAME_LOSS = 1e-4
 """How far a measure of the merged model may lie from the tuned one's, relative to it, and be called equal."""
 
 
@@ -92,7 +92,7 @@ SCORED = {
     "loss": "nats per pair, lower is better",
 }
 COUNTS: tuple[Literal["n", "n_generated"], ...] = ("n", "n_generated")
-CUT = "n_cut"  # answers without an end, no measure
+CUT_ANSWERS = "n_cut"  # answers without an end, no measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MetricRow:
     """One metric over the models; ``tuning`` is tuned minus base, ``merging`` is merged minus tuned."""
 
     label: str
@@ -117,17 +117,17 @@ class Row:
     merging: Cell
 
 
-def table(evaluation: Compared, answers: Answers | None = None) -> tuple[Row, ...]:
+def metric_rows(evaluation: Compared, answers: ShownAnswers | None = None) -> tuple[MetricRow, ...]:
     """Return the rows of the evaluation table: known metrics first, then any other number of the facts."""
-    present = {key for model in MODELS for key in evaluation[model] or {}} - {*COUNTS, CUT}
+    present = {key for model in MODELS for key in evaluation[model] or {}} - {*COUNTS, CUT_ANSWERS}
     known = [key for key in METRICS if key in present]
     others = sorted(key for key in present - set(METRICS) if _is_number(evaluation, key))
-    return tuple(_row(evaluation, key, answers or Answers()) for key in known + others)
+    return tuple(_row(evaluation, key, answers or ShownAnswers()) for key in known + others)
 
 
-def cases(evaluation: Compared) -> str:
+def held_out_sentences(evaluation: Compared) -> str:
     """Return how much held-out data the measures rest on, as sentences."""
-    records, generated = (count(evaluation["tuned"], key) for key in COUNTS)
+    records, generated = (measured_count(evaluation["tuned"], key) for key in COUNTS)
     what = ("Losses", "record") if score(evaluation["tuned"], "reward_margin") is None else ("Scores", "pair")
     over = [f"{what[0]} over {units.count(records, f'held-out {what[1]}')}."] if records else []
     over += (
@@ -148,11 +148,11 @@ def _values(evaluation: Compared, key: str) -> list[float | None]:
     return [score(evaluation[model], key) for model in MODELS]
 
 
-def _row(evaluation: Compared, key: str, answers: Answers) -> Row:
+def _row(evaluation: Compared, key: str, answers: ShownAnswers) -> MetricRow:
     metric = METRICS.get(key) or Metric(key, "", None, units.plain, units.signed)
     base, tuned, merged = _values(evaluation, key)
     scores = score(evaluation["tuned"], "reward_margin") is not None
-    return Row(
+    return MetricRow(
         label=metric.label,
         meaning=SCORED.get(key, metric.meaning) if scores else metric.meaning,
         base=_value(metric, key, evaluation["base"], base),
@@ -166,14 +166,14 @@ def _row(evaluation: Compared, key: str, answers: Answers) -> Row:
 def _value(metric: Metric, key: str, model: Scores | None, value: float | None) -> Cell:
     if some := (model or {}).get("n_scored", {}).get(key):
         return Cell(metric.write(value), f"of {units.count(some, 'answer')}")
-    cases = count(model, "n_generated")
+    cases = measured_count(model, "n_generated")
     if key != deciding(model) or value is None or not cases:
         return Cell(metric.write(value))
     low, high = interval(value, cases)
     return Cell(metric.write(value), f"95%: {units.percent(low)} to {units.percent(high)}")
 
 
-def _tuning(metric: Metric, evaluation: Compared, key: str, answers: Answers) -> Cell:
+def _tuning(metric: Metric, evaluation: Compared, key: str, answers: ShownAnswers) -> Cell:
     base, tuned, _ = _values(evaluation, key)
     difference = moved(evaluation, "tuned_minus_base", key)
     cell = _difference(metric, base, tuned, difference)
@@ -181,7 +181,7 @@ def _tuning(metric: Metric, evaluation: Compared, key: str, answers: Answers) ->
         return cell
     sign = clear_sign(difference)
     if key == deciding(evaluation["tuned"]):
-        sign = match_sign(base, tuned, count(evaluation["tuned"], "n_generated") or 0, answers)
+        sign = match_sign(base, tuned, measured_count(evaluation["tuned"], "n_generated") or 0, answers)
     elif sign is None:
         sign = 1 if tuned > base else -1
     word = "may be chance" if sign == 0 else "better" if (sign > 0) == metric.higher_is_better else "worse"
@@ -190,7 +190,7 @@ def _tuning(metric: Metric, evaluation: Compared, key: str, answers: Answers) ->
 
 def _merging(metric: Metric, tuned: float | None, merged: float | None, difference: Interval) -> Cell:
     """Return merged minus tuned; what differs in no digit that is shown is equal."""
-    if tuned is not None and merged is not None and abs(merged - tuned) <= SAME * abs(tuned):
+    if tuned is not None and merged is not None and abs(merged - tuned) <= SAME_LOSS * abs(tuned):
         return Cell("equal")
     return _difference(metric, tuned, merged, difference)
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import visible
 
-CHARACTERS = 4000
+EXAMPLE_CHARACTERS = 4000
 EXAMPLES_SHOWN = 3
 # Keys of an example and what they hold when it is a pair; any other has the first alone.
-ANSWERS = {"tokens": ", the chosen answer", "rejected": ", the rejected answer"}
+ANSWER_KEYS = {"tokens": ", the chosen answer", "rejected": ", the rejected answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,20 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class ShownExample:
     """The beginning of one training document and a sentence about it."""
 
     stretches: tuple[Stretch, ...]
     summary: str
 
 
-def examples(facts: Facts) -> tuple[Example, ...]:
+def examples(facts: RunPageFacts) -> tuple[ShownExample, ...]:
     """Return up to three training examples; a pair gives two, its chosen and its rejected answer."""
     shown = facts.tokens["examples"][:EXAMPLES_SHOWN]
-    return tuple(example_of(example, answer) for example in shown for answer in ANSWERS if answer in example)
+    return tuple(example_of(example, answer) for example in shown for answer in ANSWER_KEYS if answer in example)
 
 
-def example_of(example: Mapping[str, Any], answer: str, where: str = "Line {} of train.jsonl") -> Example:
+def example_of(example: Mapping[str, Any], answer: str, where: str = "Line {} of train.jsonl") -> ShownExample:
     """Return one document of an example of the facts: under ``tokens``, or the rejected answer of a pair.
 
     ``where`` says which record it is, by its number.
@@ -45,16 +45,16 @@ def example_of(example: Mapping[str, Any], answer: str, where: str = "Line {} of
     length = sum(len(text) for text, _ in pieces)
     trained = sum(len(text) for text, is_trained in pieces if is_trained)
     record = example.get("record")
-    which = ANSWERS[answer] if "rejected" in example else ""
+    which = ANSWER_KEYS[answer] if "rejected" in example else ""
     place = "" if record is None else f"{where.format(units.count(record + 1))}{which}: "
     summary = f"{place}{units.count(trained)} of {units.count(length, 'character')} trained"
-    if length > CHARACTERS:
-        summary += f", the first {units.count(CHARACTERS)} shown"
-    return Example(tuple(_beginning(pieces)), summary)
+    if length > EXAMPLE_CHARACTERS:
+        summary += f", the first {units.count(EXAMPLE_CHARACTERS)} shown"
+    return ShownExample(tuple(_beginning(pieces)), summary)
 
 
 def _beginning(pieces: Sequence[tuple[str, bool]]) -> Iterator[Stretch]:
-    left = CHARACTERS
+    left = EXAMPLE_CHARACTERS
     for text, trained in pieces:
         if left <= 0:
             return

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from snaketune.facts.data_facts import LengthAccount
-from snaketune.facts.evaluation_facts import MODELS, count
+from snaketune.facts.evaluation_facts import MODELS, measured_count
 from snaketune.facts.merge_facts import Merged
 from snaketune.report import units
 from snaketune.report.kept_weights import kept_step
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.run.answers import WRONG_KINDS
 from snaketune.report.run.funnel import balances
 from snaketune.report.run.merge_findings import choice, missing_because
@@ -26,7 +26,7 @@ class Finding:
     sentence: str
 
 
-def findings(facts: Facts) -> tuple[Finding, ...]:
+def findings(facts: RunPageFacts) -> tuple[Finding, ...]:
     """Return the findings, warnings first."""
     found = [
         *_changed(facts),
@@ -49,18 +49,18 @@ def warning(sentence: str) -> Finding:
     return Finding("warning", sentence)
 
 
-def _changed(facts: Facts) -> list[Finding]:
+def _changed(facts: RunPageFacts) -> list[Finding]:
     if not facts.changed:
         return []
     files = ", ".join(excerpt(name, 100).text for name in facts.changed)
     return [warning(f"Edited or damaged since the jobs of this run wrote them: {files}. Do not rely on them.")]
 
 
-def _notes(facts: Facts) -> list[Finding]:
+def _notes(facts: RunPageFacts) -> list[Finding]:
     return [warning(excerpt(note, 1000).text) for note in facts.run["notes"]]
 
 
-def _training(facts: Facts) -> list[Finding]:
+def _training(facts: RunPageFacts) -> list[Finding]:
     found = []
     if gaps := facts.curves["loss"].gaps:
         found.append(warning(f"{units.count(gaps, 'logged step')} had no finite training loss."))
@@ -76,12 +76,12 @@ def _training(facts: Facts) -> list[Finding]:
     return found
 
 
-def _comparison(facts: Facts) -> list[Finding]:
+def _comparison(facts: RunPageFacts) -> list[Finding]:
     """Models are compared on the same data; where their counts differ, they were not."""
     found = []
     measured = [facts.evaluation[model] for model in MODELS if facts.evaluation[model]]
-    records = [count(scores, "n") for scores in measured], "held-out record"
-    requests = [count(scores, "n_generated") for scores in measured], "held-out request"
+    records = [measured_count(scores, "n") for scores in measured], "held-out record"
+    requests = [measured_count(scores, "n_generated") for scores in measured], "held-out request"
     for counts, noun in (records, requests):
         if len(set(counts)) > 1:
             listed = ", ".join(units.count(number, noun) for number in counts)
@@ -89,7 +89,7 @@ def _comparison(facts: Facts) -> list[Finding]:
     return found
 
 
-def _answers(facts: Facts) -> list[Finding]:
+def _answers(facts: RunPageFacts) -> list[Finding]:
     wrong = sum(facts.answers.counts.get(kind, 0) for kind in WRONG_KINDS)
     if not wrong:
         return []
@@ -97,7 +97,7 @@ def _answers(facts: Facts) -> list[Finding]:
     return [warning(f"{units.count(wrong)} of {total} of the tuned model {_was(wrong)} wrong.")]
 
 
-def _accounts(facts: Facts) -> list[Finding]:
+def _accounts(facts: RunPageFacts) -> list[Finding]:
     found = balances(facts)
     gaps = [balance for balance in found if balance.gap]
     if gaps:
@@ -107,7 +107,7 @@ def _accounts(facts: Facts) -> list[Finding]:
     return [Finding("check", "Every line of the sources is accounted for, from the files to the packed rows.")]
 
 
-def _overlap(facts: Facts) -> list[Finding]:
+def _overlap(facts: RunPageFacts) -> list[Finding]:
     """Evaluation data that the training data may contain, as far as this was checked."""
     found = []
     config = facts.run["config"]
@@ -138,7 +138,7 @@ def _lengths(split: str, account: LengthAccount) -> list[Finding]:
     return found
 
 
-def _packing(facts: Facts) -> list[Finding]:
+def _packing(facts: RunPageFacts) -> list[Finding]:
     efficiency = facts.pack["splits"]["train"]["efficiency"]
     if efficiency is None or efficiency >= PACKED_WELL:
         return []
@@ -149,7 +149,7 @@ def _packing(facts: Facts) -> list[Finding]:
     ]
 
 
-def _merge(facts: Facts) -> list[Finding]:
+def _merge(facts: RunPageFacts) -> list[Finding]:
     if reason := missing_because(facts):
         return [warning(f"There is no merged model. {reason}")]
     if facts.merged is None:
@@ -164,7 +164,7 @@ def _merge(facts: Facts) -> list[Finding]:
     return [warning("The merged model was not compared with the adapter.")]
 
 
-def _cost_of_rounding(facts: Facts, merged: Merged) -> str:
+def _cost_of_rounding(facts: RunPageFacts, merged: Merged) -> str:
     check, dtype = merged["check"], excerpt(merged["dtype"], 50).text
     if check["score_change"] is not None:
         return (

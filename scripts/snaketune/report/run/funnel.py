@@ -6,10 +6,10 @@ from typing import Literal
 
 from snaketune.facts.data_facts import PackedSplit, Split
 from snaketune.report import units
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 
 SplitName = Literal["train", "eval"]
-SPLITS: tuple[tuple[SplitName, str], ...] = (("train", "Training"), ("eval", "Held-out"))
+SPLIT_LABELS: tuple[tuple[SplitName, str], ...] = (("train", "Training"), ("eval", "Held-out"))
 REASONS = {
     "not_json": "not JSON",
     "not_packed": "text that is not a list of messages, where others are one",
@@ -71,7 +71,7 @@ def leaks(split: Split) -> tuple[tuple[str, int | None], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class FunnelStep:
     """A row of the funnel: what is there (``kind`` stage), or what left (``kind`` loss)."""
 
     kind: str
@@ -81,7 +81,7 @@ class Step:
     width: str
 
 
-def funnel(facts: Facts) -> tuple[Step, ...]:
+def funnel(facts: RunPageFacts) -> tuple[FunnelStep, ...]:
     """Return the rows of the funnel; unknown numbers and losses of nothing are left out."""
     lines = line_count(facts)
     rows: list[tuple[str, str, int | None]] = [("stage", "Lines in the sources", lines)]
@@ -93,7 +93,7 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     rows += [("loss", words, number) for words, number in leaks(facts.split)]
     rows += [("loss", "left out by the weight of their source", facts.split["weight_left_out"])]
     rows += [("stage", "Copies added by the weight of their source", facts.split["weight_added"])]
-    for split, name in SPLITS:
+    for split, name in SPLIT_LABELS:
         rows += [("stage", f"{name} records{_alike(facts, split)}", facts.split[split])]
         rows += _losses("left out", facts.tokens["splits"][split]["dropped"])
         rows += [("loss", "dropped: longer than max_length", too_long(facts, split))]
@@ -102,13 +102,13 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     return tuple(_step(kind, label, number or 0, lines) for kind, label, number in shown)
 
 
-def _alike(facts: Facts, split: str) -> str:
+def _alike(facts: RunPageFacts, split: str) -> str:
     """Return how many held-out records have more training records like them than a leak explains, for a label."""
     count = facts.split["eval_alike"] if split == "eval" else None
     return f" ({units.plain(count)} of them similar to many training records)" if count else ""
 
 
-def line_count(facts: Facts) -> int | None:
+def line_count(facts: RunPageFacts) -> int | None:
     """Return the number of lines in all sources, or None where a source does not say."""
     counts = [source["lines"] for source in facts.reading["sources"]]
     known = [count for count in counts if count is not None]
@@ -120,22 +120,22 @@ def reason_words(reason: str) -> str:
     return REASONS.get(reason, reason.replace("_", " "))
 
 
-def too_long(facts: Facts, split: SplitName) -> int | None:
+def too_long(facts: RunPageFacts, split: SplitName) -> int | None:
     """Return how many documents of a split were dropped because they are longer than max_length."""
     return facts.rightsize["dropped"] if split == "train" else facts.rightsize["eval"]["dropped"]
 
 
-def packed_split(facts: Facts, split: SplitName) -> PackedSplit | None:
+def packed_split(facts: RunPageFacts, split: SplitName) -> PackedSplit | None:
     """Return the packed rows of a split, None where nothing was held out."""
     return facts.pack["splits"].get(split)
 
 
-def _documents(facts: Facts, split: SplitName) -> int | None:
+def _documents(facts: RunPageFacts, split: SplitName) -> int | None:
     found = packed_split(facts, split)
     return found["documents"] if found else None
 
 
-def _duplicates(facts: Facts) -> list[tuple[str, str, int | None]]:
+def _duplicates(facts: RunPageFacts) -> list[tuple[str, str, int | None]]:
     exact, near = facts.dedupe["removed_exact"], facts.dedupe["removed_near"]
     if exact is None or near is None:
         return [("loss", "duplicates", facts.dedupe["removed"])]
@@ -147,10 +147,10 @@ def _losses(verb: str, reasons: Mapping[str, int] | None) -> list[tuple[str, str
     return [("loss", f"{verb}: {reason_words(reason)}", number) for reason, number in ordered]
 
 
-def _step(kind: str, label: str, number: int, lines: int | None) -> Step:
+def _step(kind: str, label: str, number: int, lines: int | None) -> FunnelStep:
     width = f"{min(100.0, 100 * number / lines):.2f}" if lines else "0"
     sign = units.MINUS if kind == "loss" else ""
-    return Step(kind, label, f"{sign}{units.count(number)}", units.share(number, lines), width)
+    return FunnelStep(kind, label, f"{sign}{units.count(number)}", units.share(number, lines), width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Balance:
     gap: int | None
 
 
-def balances(facts: Facts) -> tuple[Balance, ...]:
+def balances(facts: RunPageFacts) -> tuple[Balance, ...]:
     """Return the balance of every stage, from the lines of the sources to the packed documents."""
     reading, dedupe, split = facts.reading, facts.dedupe, facts.split
     found = [
@@ -169,7 +169,7 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
         _balance("deduplication", reading["records"], (dedupe["kept"], dedupe["removed"])),
         _balance("splitting", dedupe["kept"], (split["train"], split["eval"], *_not_split(facts))),
     ]
-    for name, word in SPLITS:
+    for name, word in SPLIT_LABELS:
         records, dropped = facts.tokens["splits"][name]["records"], facts.tokens["splits"][name]["dropped"]
         left_out = None if dropped is None else sum(dropped.values())
         packed = (_documents(facts, name), too_long(facts, name))
@@ -178,11 +178,11 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
     return tuple(found)
 
 
-def _not_read(facts: Facts) -> list[int | None]:
+def _not_read(facts: RunPageFacts) -> list[int | None]:
     return [facts.reading["quarantined"], facts.reading["not_sampled"] or 0]
 
 
-def _not_split(facts: Facts) -> list[int]:
+def _not_split(facts: RunPageFacts) -> list[int]:
     """Return what left on the way to the split, and less than nothing for what weights repeat."""
     lost = [number or 0 for _, number in leaks(facts.split)]
     return [*lost, facts.split["weight_left_out"] or 0, -(facts.split["weight_added"] or 0)]

@@ -12,9 +12,9 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.facts.measured import RUN_INFO, RunInfo
 from snaketune.facts.run_facts import HISTORY, RUN, RunBefore, StageTime
 from snaketune.report import units
-from snaketune.report.compare.comparison import ABSENT, hours
-from snaketune.report.report_facts import Facts
-from snaketune.report.run.machine_section import Part
+from snaketune.report.compare.comparison import NOT_SET, hours
+from snaketune.report.report_facts import RunPageFacts
+from snaketune.report.run.machine_section import BarPart
 from snaketune.report.run.reproducing import shown_value
 from snaketune.report.text import excerpt
 from snaketune.workflow.stage_table import TABLE
@@ -88,10 +88,10 @@ class StageRow:
     id: str
     state: str
     seconds: str
-    bar: Part | None
+    bar: BarPart | None
 
 
-def timeline(facts: Facts) -> tuple[StageRow, ...]:
+def timeline(facts: RunPageFacts) -> tuple[StageRow, ...]:
     """Return the timeline of stages that ran, and those that were reused."""
     stages = facts.history["stages"] if facts.history else []
     ran = [_span(one) for one in stages if one["reused"] is False]
@@ -111,14 +111,14 @@ def _row(stage: StageTime, begin: float, length: float) -> StageRow:
     bar = None
     if reused is False and seconds is not None:
         start = 100 * (_span(stage)[0] - begin) / length
-        bar = Part("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
+        bar = BarPart("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
     title = TITLES.get(stage["stage"]) or excerpt(stage["stage"].replace("_", " ").capitalize(), 100).text
     state = "unknown" if reused is None else "reused" if reused else "ran"
     return StageRow(title, excerpt(stage["id"], 100).text, state, "" if seconds is None else hours(seconds), bar)
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ChangedSettings:
     """Settings that differ from the previous run: key, its value there and its value here."""
 
     name: str
@@ -126,7 +126,7 @@ class Changes:
     rows: tuple[tuple[str, str, str], ...]
 
 
-def changes(facts: Facts) -> Changes | None:
+def changes(facts: RunPageFacts) -> ChangedSettings | None:
     """Return the difference of the configuration to the run before, or None for the first run."""
     before = facts.history["before"] if facts.history else None
     if not before:
@@ -136,14 +136,14 @@ def changes(facts: Facts) -> Changes | None:
     keys = sorted(key for key in {*now, *then} if now.get(key) != then.get(key) or (key in now) != (key in then))
     rows = tuple((key, _value(then, key), _value(now, key)) for key in keys)
     name = excerpt(f"{before['run']} {before['id']}", 120).text
-    return Changes(name, before["finished"][:16].replace("T", " "), rows)
+    return ChangedSettings(name, before["finished"][:16].replace("T", " "), rows)
 
 
 def _value(config: Mapping[str, Any], key: str) -> str:
-    return shown_value(config[key]) if key in config else ABSENT
+    return shown_value(config[key]) if key in config else NOT_SET
 
 
-def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
+def machine_facts(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return where and from which checkout the run was made; unknown facts are left out."""
     git, gpu = facts.measured["git"], facts.measured["machine"]["gpu"]
     rows = (
@@ -161,12 +161,12 @@ def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
     return tuple((label, excerpt(value, 200).text) for label, value in rows if value) if facts.info else ()
 
 
-def _when(facts: Facts) -> str | None:
+def _when(facts: RunPageFacts) -> str | None:
     started, finished = facts.measured["train"]["started"], facts.measured["train"]["finished"]
     return f"{started} to {finished}" if started and finished else None
 
 
-def _resumed(facts: Facts) -> str | None:
+def _resumed(facts: RunPageFacts) -> str | None:
     step = facts.measured["resumed_from_step"]
     return None if step is None else units.count(step)
 
@@ -180,7 +180,7 @@ class Description(TypedDict):
     code: dict[str, str]
 
 
-def describe(cfg: Description, facts: dict[str, dict[str, Any]], merged: dict[str, Any] | None) -> dict[str, Any]:
+def run_identity(cfg: Description, facts: dict[str, dict[str, Any]], merged: dict[str, Any] | None) -> dict[str, Any]:
     """Return the identity of a run: what it was made from, with one fingerprint over all of it.
 
     Args:
@@ -252,4 +252,4 @@ def describe_run(job: DescriptionJob) -> None:
     merged, settings = read_json(job.merged) if job.merged else None, job.settings
     before = run_before(Path(settings["results"]), job.output.parent, RUN_INFO.read(job.info))
     HISTORY.write(job.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
-    RUN.write(job.output, describe(job.cfg, facts, merged))
+    RUN.write(job.output, run_identity(job.cfg, facts, merged))

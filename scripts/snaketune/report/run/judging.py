@@ -2,8 +2,16 @@
 
 from collections.abc import Iterator
 
-from snaketune.facts.evaluation_facts import Compared, Evaluation, Interval, Scores, base_and_tuned, count, score
-from snaketune.report.run.answers import Answers
+from snaketune.facts.evaluation_facts import (
+    Compared,
+    Evaluation,
+    Interval,
+    Scores,
+    base_and_tuned,
+    measured_count,
+    score,
+)
+from snaketune.report.run.answers import ShownAnswers
 from snaketune.report.significance import interval, sign_test
 
 MINIMUM_RECORDS = 20
@@ -14,7 +22,7 @@ MOSTLY = 0.5
 ANSWER_MEASURES = ("exact_match", "numeric_match", "json_equal", "json_valid", "chrf", "bleu", "rouge_l")
 
 
-def judge(evaluation: Evaluation, answers: Answers) -> str:
+def judge(evaluation: Evaluation, answers: ShownAnswers) -> str:
     """Return what tuning did: better, worse, mixed, same, few (too little held-out data), unknown, or what is missing.
 
     Better needs an improvement beyond chance that matters: right answers that became more by McNemar's exact test over
@@ -38,7 +46,10 @@ def judge(evaluation: Evaluation, answers: Answers) -> str:
     signs = [sign for sign in (main, answered) if sign is not None]
     if not signs:
         return "unknown"
-    if max(count(evaluation["tuned"], "n") or 0, count(evaluation["tuned"], "n_generated") or 0) < MINIMUM_RECORDS:
+    if (
+        max(measured_count(evaluation["tuned"], "n") or 0, measured_count(evaluation["tuned"], "n_generated") or 0)
+        < MINIMUM_RECORDS
+    ):
         return "few"
     # Signs that may be chance neither support nor contradict the others.
     found = set(signs) - {0}
@@ -47,10 +58,10 @@ def judge(evaluation: Evaluation, answers: Answers) -> str:
         found.add(-1)
     if found != {1}:
         return {frozenset(): "same", frozenset({-1}): "worse"}.get(frozenset(found), "mixed")
-    return missing(evaluation, answers) or "better"
+    return improvement_lacks(evaluation, answers) or "better"
 
 
-def missing(evaluation: Evaluation, answers: Answers) -> str:
+def improvement_lacks(evaluation: Evaluation, answers: ShownAnswers) -> str:
     """Return what an improvement lacks; an empty string if nothing."""
     base, tuned = right_answers(evaluation)
     if base is not None and tuned is not None and tuned < base:
@@ -68,7 +79,7 @@ def missing(evaluation: Evaluation, answers: Answers) -> str:
     return "slight" if relative_fall(evaluation) < MATTERS else ""
 
 
-def _became_right(base: float | None, tuned: float, answers: Answers) -> bool:
+def _became_right(base: float | None, tuned: float, answers: ShownAnswers) -> bool:
     return answers.counts.get("fixed", 0) > 0 if answers.paired else base is None or tuned > base
 
 
@@ -80,7 +91,10 @@ def right_answers(evaluation: Evaluation) -> tuple[float | None, float | None]:
 
 def mostly_cut(evaluation: Evaluation) -> bool:
     """Tell whether more than half of the tuned model's answers ran into ``max_new_tokens``."""
-    cut, made = count(evaluation["tuned"], "n_cut") or 0, count(evaluation["tuned"], "n_generated") or 0
+    cut, made = (
+        measured_count(evaluation["tuned"], "n_cut") or 0,
+        measured_count(evaluation["tuned"], "n_generated") or 0,
+    )
     return cut > MOSTLY * made
 
 
@@ -165,17 +179,17 @@ def gives_scores(evaluation: Evaluation) -> bool:
 
 def compared_answers(evaluation: Evaluation) -> int | None:
     """Return how many good answers were compared with a bad one: the pairs, or those that were matched for it."""
-    return count(evaluation["tuned"], "n_matched") or count(evaluation["tuned"], "n")
+    return measured_count(evaluation["tuned"], "n_matched") or measured_count(evaluation["tuned"], "n")
 
 
-def _answer_sign(evaluation: Evaluation, answers: Answers) -> int | None:
+def _answer_sign(evaluation: Evaluation, answers: ShownAnswers) -> int | None:
     base, tuned = right_answers(evaluation)
     if base is None or tuned is None:
         return None
-    return match_sign(base, tuned, count(evaluation["tuned"], "n_generated") or 0, answers)
+    return match_sign(base, tuned, measured_count(evaluation["tuned"], "n_generated") or 0, answers)
 
 
-def match_sign(base: float, tuned: float, cases: int, answers: Answers) -> int:
+def match_sign(base: float, tuned: float, cases: int, answers: ShownAnswers) -> int:
     """Return 1, -1, or 0 where the difference of two fractions of right answers may be chance.
 
     Without the paired answers of all cases the two 95% intervals must not overlap, which asks for more.

@@ -8,11 +8,11 @@ from snaketune.facts.data_facts import LengthBin, PackedSplit, Rightsize
 from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart
-from snaketune.report.charts.svg import Axis, Bar, Limit, Plot, Series
-from snaketune.report.report_facts import Facts
-from snaketune.report.run.funnel import SPLITS, packed_split
+from snaketune.report.charts.svg import Axis, HistogramBar, Limit, Plot, Series
+from snaketune.report.report_facts import RunPageFacts
+from snaketune.report.run.funnel import SPLIT_LABELS, packed_split
 
-HEIGHT = 150
+HISTOGRAM_HEIGHT = 150
 
 LIMIT_ORIGINS = {
     "data": "taken from the data",
@@ -31,7 +31,7 @@ class LengthFact:
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
+class ShownPacking:
     """Filling of the rows of one split; ``trained`` and ``filled`` are fractions as text."""
 
     split: str
@@ -42,7 +42,7 @@ class Packing:
     filled: str
 
 
-def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
+def length_facts(facts: RunPageFacts) -> tuple[LengthFact, ...]:
     """Return the numbers next to the histogram of the training documents; unknown ones are left out."""
     sizes = facts.rightsize
     whole = whole_documents(facts)
@@ -55,10 +55,10 @@ def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
         LengthFact("Documents cut", units.count(sizes["truncated"]), _lost(sizes, "truncated")),
         LengthFact("Documents dropped", units.count(sizes["dropped"]), _lost(sizes, "dropped")),
     )
-    return tuple(fact for fact in found if fact.value != units.UNKNOWN)
+    return tuple(fact for fact in found if fact.value != units.NOT_MEASURED)
 
 
-def whole_documents(facts: Facts) -> int | None:
+def whole_documents(facts: RunPageFacts) -> int | None:
     """Return how many training documents are in the rows uncut."""
     sizes = facts.rightsize
     records, truncated, dropped = sizes["records"], sizes["truncated"], sizes["dropped"]
@@ -80,14 +80,14 @@ def _lost(sizes: Rightsize, key: Literal["truncated", "dropped"]) -> str:
     return f"{units.count(tokens, 'token')} lost, {units.share(tokens, sizes['tokens'])}" if sizes[key] else ""
 
 
-def packing(facts: Facts) -> tuple[Packing, ...]:
+def packing(facts: RunPageFacts) -> tuple[ShownPacking, ...]:
     """Return the packing of both splits."""
-    found = ((word, packed_split(facts, name)) for name, word in SPLITS)
+    found = ((word, packed_split(facts, name)) for name, word in SPLIT_LABELS)
     return tuple(_packing(word, split) for word, split in found if split)
 
 
-def _packing(word: str, split: PackedSplit) -> Packing:
-    return Packing(
+def _packing(word: str, split: PackedSplit) -> ShownPacking:
+    return ShownPacking(
         split=word,
         rows=units.count(split["rows"]),
         documents=units.count(split["documents"]),
@@ -108,7 +108,7 @@ class BatchWay:
     is_used: bool
 
 
-def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
+def batch_ways(facts: RunPageFacts) -> tuple[BatchWay, ...]:
     """Return how much padding each way of making batches has; the account of ``rightsize`` knows four of them."""
     sizes = facts.rightsize
     if sizes["tokens_kept"] is None:
@@ -123,7 +123,7 @@ def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
     return tuple(_way(words, places, tokens, is_used) for words, places, is_used in ways if places)
 
 
-def _packs(facts: Facts) -> bool:
+def _packs(facts: RunPageFacts) -> bool:
     """Tell whether rows are packed; a run without its configuration may pad."""
     entry = facts.run["config"].get("tokens.packing")
     is_wanted = entry is None or entry["value"] is not False
@@ -135,15 +135,15 @@ def _way(words: str, places: int, tokens: int, is_used: bool) -> BatchWay:
     return BatchWay(words, units.count(places), units.count(padding), units.share(padding, places), is_used)
 
 
-def length_chart(facts: Facts) -> Chart | None:
+def length_chart(facts: RunPageFacts) -> Chart | None:
     """Return the histogram of document lengths with the chosen max_length, or None without one."""
     bins = facts.rightsize["histogram"]
     limit = facts.rightsize["max_length"]
     if not bins:
         return None
-    bars = tuple(Bar(b["from"], b["to"], b["records"], _words(b)) for b in bins if b["records"])
+    bars = tuple(HistogramBar(b["from"], b["to"], b["records"], _words(b)) for b in bins if b["records"])
     upward = Axis("documents", whole=True, low=0)
-    plot = Plot(Axis("document length (tokens)", whole=True), upward, HEIGHT, bars=bars, limit=_limit(limit))
+    plot = Plot(Axis("document length (tokens)", whole=True), upward, HISTOGRAM_HEIGHT, bars=bars, limit=_limit(limit))
     rows = tuple((f"{units.count(b['from'])} to {units.count(b['to'])}", units.count(b["records"])) for b in bins)
     caption = (
         "Lengths of the documents in tokens; each bar counts from its left edge up to, not including, its right edge."
@@ -161,7 +161,7 @@ def _limit(limit: int | None, is_below: bool = False) -> Limit | None:
     return None if limit is None else Limit(limit, f"max_length {units.count(limit)}", is_below)
 
 
-def coverage_chart(facts: Facts) -> Chart | None:
+def coverage_chart(facts: RunPageFacts) -> Chart | None:
     """Return which share of the documents is shorter than a length, or None without a histogram."""
     bins = facts.rightsize["histogram"]
     total = sum(b["records"] for b in bins)
@@ -172,7 +172,9 @@ def coverage_chart(facts: Facts) -> Chart | None:
     shares = [(at, count / total) for at, count in zip(lengths, shorter, strict=True)]
     upward = Axis("documents that are shorter", axes.per_cent, low=0, high=1)
     limit = _limit(facts.rightsize["max_length"], is_below=True)
-    plot = Plot(Axis("length (tokens)", whole=True), upward, HEIGHT, (Series(shares, dots=True),), limit=limit)
+    plot = Plot(
+        Axis("length (tokens)", whole=True), upward, HISTOGRAM_HEIGHT, (Series(shares, dots=True),), limit=limit
+    )
     rows = tuple((units.count(at), units.percent(share)) for at, share in shares)
     caption = "Share of the training documents that are shorter than a length: what fits without being cut."
     return Chart("coverage", "Documents up to a length", caption, plot, ("Shorter than", "Documents"), rows)

@@ -7,11 +7,11 @@ from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart, curve_chart
 from snaketune.report.charts.loss_charts import dollars_per_hour
-from snaketune.report.compare.comparison import dollars, hours
+from snaketune.report.compare.comparison import compared_dollars, hours
 from snaketune.report.plan.plan_compared import whole_hours
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 
-NAMES = {"base": "Base", "tuned": "Base and adapter", "merged": "Merged"}
+MODEL_LABELS = {"base": "Base", "tuned": "Base and adapter", "merged": "Merged"}
 
 PARTS = {
     "compute": "Computing",
@@ -19,7 +19,7 @@ PARTS = {
     "evaluation": "Evaluating during training",
     "checkpoint": "Writing checkpoints",
 }
-RATES = (
+RATE_ROWS = (
     ("tokens_per_second", "Throughput", "Real tokens per second, padding not counted.", "tokens/s", axes.thousands),
     ("mfu", "Model FLOPs utilisation", "Share of the GPU's peak that the model's own arithmetic reached.", "fraction"),
     ("memory_gb", "Peak memory", "Highest use so far, in GB (10\u2079 bytes): the GPU's, else the process's.", "GB"),
@@ -27,14 +27,14 @@ RATES = (
 )
 
 
-def rate_charts(facts: Facts) -> list[Chart]:
+def rate_charts(facts: RunPageFacts) -> list[Chart]:
     """Return what was measured at each logged step, as far as it was."""
-    charts = [curve_chart(facts.rates.get(name), name, *words) for name, *words in RATES]
+    charts = [curve_chart(facts.rates.get(name), name, *words) for name, *words in RATE_ROWS]
     return [chart for chart in charts if chart]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """A part of a whole, as text; ``start`` and ``width`` are per cent of the bar."""
 
     label: str
@@ -44,7 +44,7 @@ class Part:
     width: str
 
 
-def time_split(facts: Facts) -> tuple[Part, ...]:
+def time_split(facts: RunPageFacts) -> tuple[BarPart, ...]:
     """Return where the wall time of the training job went; the rest is loading, compiling and publishing."""
     spent, whole = facts.measured["seconds"], facts.measured["train"]["seconds"]
     seconds_of = {name: seconds for name, seconds in spent.items() if isinstance(seconds, int | float)}
@@ -55,12 +55,12 @@ def time_split(facts: Facts) -> tuple[Part, ...]:
     rows, start = [], 0.0
     for words, seconds in [*parts, ("Loading, starting, publishing", rest)]:
         width = 100 * seconds / whole
-        rows.append(Part(words, hours(seconds), units.percent(seconds / whole), f"{start:.2f}", f"{width:.2f}"))
+        rows.append(BarPart(words, hours(seconds), units.percent(seconds / whole), f"{start:.2f}", f"{width:.2f}"))
         start += width
     return tuple(rows)
 
 
-def checkpoint_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
+def checkpoint_facts(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return how often progress was saved and what that cost; unknown numbers are left out."""
     found = facts.measured["checkpoints"]
     every, interval, percent = found["save_steps"], found["interval_seconds"], found["cost_percent"]
@@ -71,10 +71,10 @@ def checkpoint_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
         ("How often", _cadence(every, interval)),
         ("One takes", _time(found["seconds_per_checkpoint"])),
         ("Of the training time", None if percent is None else units.percent(percent / 100)),
-        ("In money", dollars(seconds / 3600 * price) if price and seconds is not None else None),
+        ("In money", compared_dollars(seconds / 3600 * price) if price and seconds is not None else None),
         ("A crash loses at most", _time(found["crash_loses_seconds"])),
     )
-    return tuple((label, value) for label, value in rows if value and value != units.UNKNOWN)
+    return tuple((label, value) for label, value in rows if value and value != units.NOT_MEASURED)
 
 
 def _cadence(every: int | str | None, interval: float | None) -> str | None:
@@ -99,7 +99,7 @@ class Saving:
     cost: str
 
 
-def token_costs(facts: Facts) -> tuple[Saving, ...]:
+def token_costs(facts: RunPageFacts) -> tuple[Saving, ...]:
     """Return what padding costs and what was spared by leaving tokens out.
 
     A place in a row takes the same computing whether it holds a token or padding, so that the time of computing is
@@ -118,19 +118,19 @@ def token_costs(facts: Facts) -> tuple[Saving, ...]:
     return tuple(_saving(facts, label, count, places) for label, count in found if count)
 
 
-def _saving(facts: Facts, label: str, tokens: int, places: int) -> Saving:
+def _saving(facts: RunPageFacts, label: str, tokens: int, places: int) -> Saving:
     seconds = None if facts.measured["resumed_from_step"] is not None else facts.measured["seconds"]["compute"]
     price, share = dollars_per_hour(facts), tokens / places
     return Saving(
         label,
         units.count(tokens),
         units.percent(share),
-        units.UNKNOWN if seconds is None else hours(seconds * share),
-        dollars(None if seconds is None or not price else seconds * share / 3600 * price),
+        units.NOT_MEASURED if seconds is None else hours(seconds * share),
+        compared_dollars(None if seconds is None or not price else seconds * share / 3600 * price),
     )
 
 
-def took(facts: Facts) -> str:
+def took(facts: RunPageFacts) -> str:
     """Return time and money of the training in one sentence, with what was planned, as far as they are known."""
     actual, price = whole_hours(facts, facts.measured), dollars_per_hour(facts)
     planned, cost, title = (
@@ -140,14 +140,14 @@ def took(facts: Facts) -> str:
         return ""
     words = f"Training took {hours(actual * 3600)}" + (f" (planned: {hours(planned * 3600)})" if planned else "")
     if price:
-        before = "" if cost is None else f" (planned: {dollars(cost)})"
-        words += f" and cost {dollars(actual * price)} of computing{before}"
+        before = "" if cost is None else f" (planned: {compared_dollars(cost)})"
+        words += f" and cost {compared_dollars(actual * price)} of computing{before}"
     device = facts.measured["machine"]["gpu"]["name"] or title
     return f"{words} on {device}." if device else f"{words}."
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class ModelSpeed:
     """The speed of one model, as text."""
 
     model: str
@@ -158,14 +158,14 @@ class Speed:
     batch: str
 
 
-def speeds(timing: EvaluationInfo | None) -> tuple[Speed, ...]:
+def speeds(timing: EvaluationInfo | None) -> tuple[ModelSpeed, ...]:
     """Return a row per model that was timed."""
     models = timing["models"] if timing else {}
-    return tuple(_speed(NAMES[name], models[name]) for name in NAMES if name in models)
+    return tuple(_speed(MODEL_LABELS[name], models[name]) for name in MODEL_LABELS if name in models)
 
 
-def _speed(name: str, found: AnswerTimes) -> Speed:
-    return Speed(
+def _speed(name: str, found: AnswerTimes) -> ModelSpeed:
+    return ModelSpeed(
         name,
         _seconds(found["latency_median_s"]),
         _seconds(found["latency_p95_s"]),
@@ -176,4 +176,4 @@ def _speed(name: str, found: AnswerTimes) -> Speed:
 
 
 def _seconds(value: float | None) -> str:
-    return units.UNKNOWN if value is None else f"{units.significant(value)} s"
+    return units.NOT_MEASURED if value is None else f"{units.significant(value)} s"

@@ -7,11 +7,11 @@ from typing import Any, cast
 from snaketune.facts.evaluation_facts import ChangedAnswers
 from snaketune.facts.merge_facts import MergeChecked
 from snaketune.report import units
-from snaketune.report.report_facts import Facts
-from snaketune.report.run.funnel import SPLITS
+from snaketune.report.report_facts import RunPageFacts
+from snaketune.report.run.funnel import SPLIT_LABELS
 from snaketune.report.text import excerpt
 
-ROWS = (
+CHECK_ROWS = (
     ("tensors_merged", "Tensors merged", units.count),
     ("adapter_tensors", "Tensors of the adapter", units.count),
     ("relative_error_fp32", "Error of the sums before rounding, of the worst change", units.significant),
@@ -32,7 +32,7 @@ ROUNDINGS = {"stochastic": "rounded stochastically", "nearest": "rounded to near
 
 
 @dataclass(frozen=True, slots=True)
-class MergeCheck:
+class ShownMergeCheck:
     """The check of a merged model; ``verdict`` is empty when it was not compared with the adapter.
 
     ``extent`` says on how much data it was compared, ``rounding`` how the weights came to their format, ``refusal`` why
@@ -48,18 +48,18 @@ class MergeCheck:
     choice: str = ""
 
 
-def merge_check(facts: Facts) -> MergeCheck | None:
+def merge_check(facts: RunPageFacts) -> ShownMergeCheck | None:
     """Return the check as text, or None where there is no merged model."""
     if facts.merged is None:
         return None
     check = facts.merged["check"]
-    known = [row for row in ROWS if cast(Mapping[str, Any], check)[row[0]] is not None]
+    known = [row for row in CHECK_ROWS if cast(Mapping[str, Any], check)[row[0]] is not None]
     rows = [(_named(label, facts), _written(check, key, write)) for key, label, write in known]
     if moved := moved_share(check):
         rows.append(("Numbers in the trained weights that moved", moved))
     if (answers := facts.evaluation["changed_answers"]) and answers["n"]:
         rows.append(("Generated answers that differ in the merged model", changed_answers(answers)))
-    return MergeCheck(
+    return ShownMergeCheck(
         verdict=excerpt(check["verdict"], 200).text,
         rows=tuple(rows),
         extent=extent(check),
@@ -70,7 +70,7 @@ def merge_check(facts: Facts) -> MergeCheck | None:
     )
 
 
-def choice(facts: Facts) -> str:
+def choice(facts: RunPageFacts) -> str:
     """Return what can be done where the dtype of a merged model costs too much."""
     is_nearest = facts.merged is not None and facts.merged["rounding"] == "nearest"
     drawn = "set merge.rounding to stochastic, or, " if is_nearest else ""
@@ -82,7 +82,7 @@ def changed_answers(answers: ChangedAnswers) -> str:
     return f"{units.count(answers['changed'])} of {units.count(answers['n'])}"
 
 
-def missing_because(facts: Facts) -> str:
+def missing_because(facts: RunPageFacts) -> str:
     """Return why a run that merges has no merged model; empty where it has one."""
     refused = facts.merged["refused"] if facts.merged else None
     return excerpt(refused["reason"], 2000).text if refused else ""
@@ -100,12 +100,12 @@ def moved_share(check: MergeChecked) -> str:
     return f"{units.share(moved, weights)} of {units.count(weights)}" if moved is not None and weights else ""
 
 
-def trained_thing(facts: Facts) -> str:
+def trained_thing(facts: RunPageFacts) -> str:
     """Return what training made: an adapter or, where every weight was trained, a whole model."""
     return "trained model" if facts.adapter["trained"] == "every weight" else "adapter"
 
 
-def _named(label: str, facts: Facts) -> str:
+def _named(label: str, facts: RunPageFacts) -> str:
     return label.replace("adapter", trained_thing(facts))
 
 
@@ -114,6 +114,6 @@ def extent(check: MergeChecked) -> str:
     tokens, rows = check["tokens"], check["rows"]
     if tokens is None or rows is None:
         return ""
-    split = next((word for name, word in SPLITS if name == check["split"]), "")
+    split = next((word for name, word in SPLIT_LABELS if name == check["split"]), "")
     place = f" of the {split.lower()} split" if split else ""
     return f"Compared on {units.count(tokens, 'trained token')} in {units.count(rows, 'packed row')}{place}."

@@ -8,7 +8,7 @@ from snaketune.report import units
 from snaketune.report.charts import charts, loss_charts
 from snaketune.report.filling import fill
 from snaketune.report.plan import plan_compared
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.run import (
     breakdown,
     evaluation_table,
@@ -22,19 +22,19 @@ from snaketune.report.run import (
     reproducing,
     scores,
 )
-from snaketune.report.run.answers import KINDS
+from snaketune.report.run.answers import ANSWER_KINDS
 from snaketune.report.run.verdict import verdict
 from snaketune.report.text import excerpt
 
 MODEL_NAMES = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
 
 
-def render(facts: Facts) -> str:
+def render_run(facts: RunPageFacts) -> str:
     """Return the report of a run as one self-contained HTML page; equal facts give equal bytes."""
-    return fill("page.html.j2", **sections(facts))
+    return fill("page.html.j2", **run_sections(facts))
 
 
-def sections(facts: Facts) -> dict[str, Any]:
+def run_sections(facts: RunPageFacts) -> dict[str, Any]:
     """Return what the template shows, by section; every number is text already."""
     return {
         "name": excerpt(facts.run["run"] or "run", 100).text,
@@ -50,7 +50,7 @@ def sections(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _loss(facts: Facts) -> dict[str, Any]:
+def _loss(facts: RunPageFacts) -> dict[str, Any]:
     steps, tokens = loss_charts.loss_chart(facts), loss_charts.loss_over_tokens(facts)
     measured = [chart for chart in (loss_charts.loss_over_time(facts), loss_charts.loss_over_dollars(facts)) if chart]
     choices = [chart for chart in (steps, tokens, *measured) if chart]
@@ -63,7 +63,7 @@ def _loss(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _cost(facts: Facts) -> dict[str, Any]:
+def _cost(facts: RunPageFacts) -> dict[str, Any]:
     return {
         "took": machine_section.took(facts),
         "planning": plan_compared.planning(facts),
@@ -77,28 +77,28 @@ def _cost(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _better(facts: Facts) -> dict[str, Any]:
+def _better(facts: RunPageFacts) -> dict[str, Any]:
     counts = facts.answers.counts
     return {
-        "rows": evaluation_table.table(facts.evaluation, facts.answers),
+        "rows": evaluation_table.metric_rows(facts.evaluation, facts.answers),
         "source_parts": breakdown.source_parts(facts.evaluation, source_paths(facts)),
         "length_parts": breakdown.length_parts(facts.evaluation),
         "file_parts": breakdown.file_parts(facts.evaluation, facts.file_answers),
         "task_rows": breakdown.task_rows(facts.evaluation),
         "models": [name for name in MODELS if facts.evaluation[name]],
         "model_names": MODEL_NAMES,
-        "cases": evaluation_table.cases(facts.evaluation),
+        "cases": evaluation_table.held_out_sentences(facts.evaluation),
         "score_chart": scores.score_chart(facts),
         "scored_pairs": scores.scored_pairs(facts),
         "answers": facts.answers,
-        "answer_kinds": [(words, units.count(counts[kind])) for kind, words in KINDS.items() if kind in counts],
-        "kind_words": KINDS,
+        "answer_kinds": [(words, units.count(counts[kind])) for kind, words in ANSWER_KINDS.items() if kind in counts],
+        "kind_words": ANSWER_KINDS,
         "answer_total": units.count(facts.answers.total, "held-out request"),
         "answers_shown": units.count(len(facts.answers.shown)),
     }
 
 
-def _data(facts: Facts) -> dict[str, Any]:
+def _data(facts: RunPageFacts) -> dict[str, Any]:
     return {
         "funnel": funnel.funnel(facts),
         "quarantine": facts.quarantine,
@@ -120,7 +120,7 @@ def _data(facts: Facts) -> dict[str, Any]:
     }
 
 
-def source_paths(facts: Facts) -> list[str]:
+def source_paths(facts: RunPageFacts) -> list[str]:
     """Return the paths of the sources, in the order of their numbers."""
     return [source["path"] for source in facts.reading["sources"]]
 
@@ -132,16 +132,16 @@ def place(paths: list[str], side: tuple[int, int]) -> str:
     return f"{name}, line {line}"
 
 
-def _again(facts: Facts) -> dict[str, Any]:
+def _again(facts: RunPageFacts) -> dict[str, Any]:
     return {
-        "changed": reproducing.settings(facts, changed=True),
-        "defaults": reproducing.settings(facts, changed=False),
+        "changed": reproducing.settings_of_run(facts, changed=True),
+        "defaults": reproducing.settings_of_run(facts, changed=False),
         "sources": reproducing.sources(facts),
         "digests": reproducing.digests(facts),
         "code_digests": reproducing.code_digests(facts),
-        "versions": reproducing.versions(facts),
+        "versions": reproducing.package_versions(facts),
         "seeds": reproducing.seeds(facts),
-        "fingerprint": str(facts.run["fingerprint"] or units.UNKNOWN),
+        "fingerprint": str(facts.run["fingerprint"] or units.NOT_MEASURED),
         "changes": history.changes(facts),
         "machine_facts": history.machine_facts(facts),
         "run_id": excerpt(facts.run["id"], 200).text,

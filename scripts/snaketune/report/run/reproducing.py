@@ -8,7 +8,7 @@ from snaketune.core.canonical import canonical_text
 from snaketune.facts.data_facts import SourceAccount
 from snaketune.facts.run_facts import ConfigEntry, RawSource
 from snaketune.report import units
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import excerpt
 
 VALUE_CHARACTERS = 600
@@ -25,7 +25,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RawFile:
     """One raw file: its path as configured, its size, its digest and what was read from it."""
 
     path: str
@@ -36,7 +36,7 @@ class Source:
     quarantined: str
 
 
-def settings(facts: Facts, changed: bool) -> tuple[Setting, ...]:
+def settings_of_run(facts: RunPageFacts, changed: bool) -> tuple[Setting, ...]:
     """Return the settings that differ from the default, or those that do not, sorted by key."""
     config = facts.run["config"]
     chosen = [(key, entry) for key, entry in sorted(config.items()) if is_default(entry) != changed]
@@ -55,7 +55,7 @@ def shown_value(value: Any) -> str:
     return f"{short.text} ({short.note})" if short.note else short.text
 
 
-def config_file(facts: Facts) -> str:
+def config_file(facts: RunPageFacts) -> str:
     """Return a configuration file, as YAML, that gives this run: every setting that differs from the default.
 
     A run that starts from other runs comes with these, each with its own settings.
@@ -102,14 +102,14 @@ def _yaml(nested: Mapping[str, Any], depth: int) -> list[str]:
     return lines
 
 
-def sources(facts: Facts) -> tuple[Source, ...]:
+def sources(facts: RunPageFacts) -> tuple[RawFile, ...]:
     """Return the raw sources with what was read from each."""
     read = {source["path"]: source for source in facts.reading["sources"]}
     return tuple(_source(entry, read.get(entry["path"])) for entry in facts.run["sources"])
 
 
-def _source(entry: RawSource, read: SourceAccount | None) -> Source:
-    return Source(
+def _source(entry: RawSource, read: SourceAccount | None) -> RawFile:
+    return RawFile(
         _called(entry),
         units.file_size(entry["bytes"]),
         entry["digest"] or "",
@@ -129,7 +129,7 @@ def _called(entry: RawSource) -> str:
     return f"{f'{name}: ' if name else ''}{path}{asked}"
 
 
-def digests(facts: Facts) -> tuple[tuple[str, str], ...]:
+def digests(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return the digests of what the run was made from and of what it made, without those of the code."""
     found: Mapping[str, Any] = facts.run["digests"]
     order = ("data", "tokenizer", "chat_template", "base_model", "adapter", "merged")
@@ -140,17 +140,17 @@ def digests(facts: Facts) -> tuple[tuple[str, str], ...]:
     return (*rows, ("training fingerprint", str(training))) if training else tuple(rows)
 
 
-def code_digests(facts: Facts) -> tuple[tuple[str, str], ...]:
+def code_digests(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return the digest of the code of each stage."""
     return _pairs(facts.run["digests"].get("code", {}))
 
 
-def versions(facts: Facts) -> tuple[tuple[str, str], ...]:
+def package_versions(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return the package versions."""
     return _pairs(facts.run["versions"])
 
 
-def seeds(facts: Facts) -> tuple[tuple[str, str], ...]:
+def seeds(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return the seeds."""
     return _pairs(facts.run["seeds"])
 

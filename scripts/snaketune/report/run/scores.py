@@ -7,7 +7,7 @@ from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart
 from snaketune.report.charts.svg import Axis, Plot, Series
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import Excerpt, excerpt
 
 HEIGHT, CHARACTERS = 150, 400
@@ -26,7 +26,7 @@ class ScoredPair:
     rejected_score: str
 
 
-def score_chart(facts: Facts) -> Chart | None:
+def score_chart(facts: RunPageFacts) -> Chart | None:
     """Return the distribution of the scores of chosen and of rejected answers, None without a reward model."""
     found = facts.evaluation["scores"]
     edges = found["edges"]
@@ -47,13 +47,13 @@ def score_chart(facts: Facts) -> Chart | None:
         "Scores of held-out answers",
         "How many chosen and how many rejected answers of the held-out pairs got a score; the less they overlap, the"
         " better.",
-        Plot(Axis("score"), Axis("answers", axes.number, whole=True, low=0), HEIGHT, series),
+        Plot(Axis("score"), Axis("answers", axes.tick_text, whole=True, low=0), HEIGHT, series),
         ("From", "To", "Chosen", "Rejected"),
         rows,
     )
 
 
-def scored_pairs(facts: Facts) -> tuple[ScoredPair, ...]:
+def scored_pairs(facts: RunPageFacts) -> tuple[ScoredPair, ...]:
     """Return the pairs that are ranked wrong by most, then those ranked right by most."""
     return tuple(
         ScoredPair(

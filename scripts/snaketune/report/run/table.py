@@ -10,33 +10,33 @@ from snaketune.facts.evaluation_facts import MODELS
 from snaketune.facts.plan_facts import number_of
 from snaketune.report import units
 from snaketune.report.charts.loss_charts import dollars_per_hour
-from snaketune.report.compare.comparison import median, peak_bytes
+from snaketune.report.compare.comparison import median, peak_bytes_of
 from snaketune.report.plan.plan_compared import whole_hours
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.run.evaluation_table import METRICS
 from snaketune.report.run.funnel import line_count
 from snaketune.report.run.verdict import verdict
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
-Place = Callable[[Facts], Any]
+FigureOf = Callable[[RunPageFacts], Any]
 
 
-def _rate(facts: Facts) -> float | None:
+def _rate(facts: RunPageFacts) -> float | None:
     curve = facts.rates.get("tokens_per_second")
     return median(value for _, value in curve.points if value) if curve else None
 
 
-def _hours(facts: Facts) -> float | None:
+def _hours(facts: RunPageFacts) -> float | None:
     return whole_hours(facts, facts.measured)
 
 
-def _peak(facts: Facts) -> float | None:
-    return peak_bytes(facts.measured)
+def _peak(facts: RunPageFacts) -> float | None:
+    return peak_bytes_of(facts.measured)
 
 
-def _cost(facts: Facts) -> float | None:
+def _cost(facts: RunPageFacts) -> float | None:
     hours, price = _hours(facts), dollars_per_hour(facts)
     return hours * price if hours and price else None
 
@@ -49,7 +49,7 @@ UNITS_OF_METRICS = {
     "n_generated": "requests",
     "n_cut": "answers",
 }
-COUNTED: tuple[tuple[str, str, Place], ...] = (
+COUNTED_ROWS: tuple[tuple[str, str, FigureOf], ...] = (
     ("data.lines", "lines", line_count),
     ("data.records", "records", lambda facts: facts.reading["records"]),
     ("data.quarantined", "lines", lambda facts: facts.reading["quarantined"]),
@@ -80,7 +80,7 @@ COUNTED: tuple[tuple[str, str, Place], ...] = (
     ("merge.rounding", "", lambda facts: facts.merged and facts.merged["rounding"]),
     ("merge.refused", "", lambda facts: facts.merged and facts.merged["refused"] and facts.merged["refused"]["reason"]),
 )
-MEASURED: tuple[tuple[str, str, Place], ...] = (
+MEASURED_ROWS: tuple[tuple[str, str, FigureOf], ...] = (
     ("measured.started", "ISO 8601", lambda facts: facts.measured["train"]["started"]),
     ("measured.finished", "ISO 8601", lambda facts: facts.measured["train"]["finished"]),
     ("measured.hours", "hours", _hours),
@@ -108,7 +108,7 @@ PLANNED = (
 )
 
 
-def fact_table(facts: Facts) -> list[Row]:
+def fact_table(facts: RunPageFacts) -> list[TableRow]:
     """Return one row per fact: ``run``, ``id``, ``name``, ``value``, ``unit``, ``origin`` and ``volatile``.
 
     ``origin`` is ``identity``, ``configured``, ``counted``, ``evaluated``, ``planned`` or ``measured``. What may differ
@@ -124,10 +124,10 @@ def fact_table(facts: Facts) -> list[Row]:
 
 
 VOLATILE = ("planned", "measured")
-Found = Iterator[tuple[str, Any, str, str]]
+TableRows = Iterator[tuple[str, Any, str, str]]
 
 
-def _identity(facts: Facts) -> Found:
+def _identity(facts: RunPageFacts) -> TableRows:
     yield "fingerprint", facts.run["fingerprint"], "", "identity"
     kinds: dict[str, Mapping[str, Any]] = {
         "digests": facts.run["digests"],
@@ -140,12 +140,12 @@ def _identity(facts: Facts) -> Found:
                 yield f"{kind}.{name}", value, "", "identity"
 
 
-def _counted(facts: Facts) -> Found:
-    for name, unit, place in COUNTED:
+def _counted(facts: RunPageFacts) -> TableRows:
+    for name, unit, place in COUNTED_ROWS:
         yield name, place(facts), unit, "counted"
 
 
-def _evaluated(facts: Facts) -> Found:
+def _evaluated(facts: RunPageFacts) -> TableRows:
     found = verdict(facts)
     yield "verdict.outcome", found.outcome, "", "evaluated"
     yield "verdict.headline", found.headline, "", "evaluated"
@@ -164,15 +164,15 @@ def _unit(metric: str) -> str:
     return UNITS_OF_METRICS.get(metric) or ("fraction" if known and known.write is units.percent else "")
 
 
-def _configured(facts: Facts) -> Found:
+def _configured(facts: RunPageFacts) -> TableRows:
     for key, entry in sorted(facts.run["config"].items()):
         yield f"config.{key}", entry["value"], "", "configured"
 
 
-def _volatile(facts: Facts) -> Found:
+def _volatile(facts: RunPageFacts) -> TableRows:
     for name, unit in PLANNED:
         yield name, facts.plan and number_of(facts.plan, name.removeprefix("plan.")), unit, "planned"
-    for name, unit, place in MEASURED:
+    for name, unit, place in MEASURED_ROWS:
         yield name, place(facts), unit, "measured"
 
 
@@ -180,7 +180,7 @@ def _flat(value: Any) -> Any:
     return canonical_text(value) if isinstance(value, list | dict) else value
 
 
-def table_bytes(rows: list[Row]) -> bytes:
+def table_bytes(rows: list[TableRow]) -> bytes:
     """Return a table as a JSON array with one row a line."""
     lines = [orjson.dumps(row) for row in rows]
     return b"[\n" + b",\n".join(lines) + b"\n]\n"

@@ -10,8 +10,8 @@ import orjson
 from snaketune.data.records.canonical_records import turns_of
 from snaketune.report.text import Excerpt, excerpt
 
-SHOWN = 3
-CHARACTERS = 400
+SHOWN_RECORDS = 3
+TOO_LONG_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def find_too_long(tokens: Path, records: Path, limit: int) -> tuple[TooLong, ...
 
     store = TokenStore(tokens)
     longer = np.flatnonzero(store.lengths > limit)
-    longest = longer[np.argsort(-store.lengths[longer], kind="stable")][:SHOWN].tolist()
+    longest = longer[np.argsort(-store.lengths[longer], kind="stable")][:SHOWN_RECORDS].tolist()
     wanted = {int(store.records[index]): int(store.lengths[index]) for index in longest}
     return tuple(sorted((_look(*one) for one in _lines(records, wanted)), key=lambda found: -found.tokens))
 
@@ -50,5 +50,5 @@ def _lines(records: Path, wanted: dict[int, int]) -> list[tuple[bytes, int]]:
 
 def _look(line: bytes, tokens: int) -> TooLong:
     record = orjson.loads(line)
-    text = " \u2192 ".join(content[:CHARACTERS] for _, content in turns_of(record))
-    return TooLong(tokens, (record["source"], record["line"]), excerpt(text, CHARACTERS))
+    text = " \u2192 ".join(content[:TOO_LONG_CHARACTERS] for _, content in turns_of(record))
+    return TooLong(tokens, (record["source"], record["line"]), excerpt(text, TOO_LONG_CHARACTERS))

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from snaketune.facts.evaluation_facts import base_and_tuned, count, score
+from snaketune.facts.evaluation_facts import base_and_tuned, measured_count, score
 from snaketune.report import units
-from snaketune.report.report_facts import Facts
+from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.run.evaluation_table import METRICS
 from snaketune.report.run.judging import (
     compared_answers,
@@ -63,7 +63,7 @@ class Verdict:
     figures: tuple[Figure, ...]
 
 
-def verdict(facts: Facts) -> Verdict:
+def verdict(facts: RunPageFacts) -> Verdict:
     """Return the verdict on a run."""
     outcome = judge(facts.evaluation, facts.answers)
     parts = (
@@ -79,21 +79,21 @@ def verdict(facts: Facts) -> Verdict:
     return Verdict(outcome, headline(outcome, facts), sentence, figures(facts))
 
 
-def headline(outcome: str, facts: Facts) -> str:
+def headline(outcome: str, facts: RunPageFacts) -> str:
     """Return the line in large letters; what is said of the loss is said of preferences where pairs were learned."""
     if preference_sign(facts.evaluation) is None:
         return HEADLINES[outcome]
     return HEADLINES[outcome].replace("The held-out loss fell", PREFERENCES)
 
 
-def training_part(facts: Facts) -> str:
+def training_part(facts: RunPageFacts) -> str:
     """Return how long and on how much was trained."""
     steps, tokens = facts.adapter["steps"], facts.pack["splits"]["train"]["tokens"]
     text = "Trained" if steps is None else f"Trained {units.count(steps, 'step')}"
     return text if tokens is None else f"{text} on a training set of {units.count(tokens, 'token')}"
 
 
-def preference_part(facts: Facts) -> str:
+def preference_part(facts: RunPageFacts) -> str:
     """Return what became of the preferences; nothing where the data are not pairs."""
     sign, pairs = preference_sign(facts.evaluation), compared_answers(facts.evaluation)
     if sign is None:
@@ -104,20 +104,20 @@ def preference_part(facts: Facts) -> str:
         text = f"the chosen answer has the higher score in {after} of {units.count(pairs, 'held-out pair')}"
         return f"{text}, with an untrained head in {before}{chance}"
     gained = units.percent(score(facts.evaluation["tuned"], "reward_accuracy"))
-    if count(facts.evaluation["tuned"], "n_matched"):
+    if measured_count(facts.evaluation["tuned"], "n_matched"):
         return f"a good answer gained on a bad one in {gained} of {units.count(pairs, 'held-out comparison')}{chance}"
     base, tuned = base_and_tuned(facts.evaluation, "preference_accuracy")
     text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
     return f"{text}{chance}; it is the more likely one in {units.percent(tuned)}, before in {units.percent(base)}"
 
 
-def match_part(facts: Facts) -> str:
+def match_part(facts: RunPageFacts) -> str:
     """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
     if gives_scores(facts.evaluation):
         return ""
     key = deciding(facts.evaluation["tuned"])
     base, tuned = base_and_tuned(facts.evaluation, key)
-    cases = count(facts.evaluation["tuned"], "n_generated") or 0
+    cases = measured_count(facts.evaluation["tuned"], "n_generated") or 0
     if tuned is None or not cases:
         return "no answers were generated, so exact match is unknown"
     what = f"{_label(key).lower()} on {units.count(cases, 'held-out request')}"
@@ -130,16 +130,16 @@ def match_part(facts: Facts) -> str:
     return moved if match_sign(base, tuned, cases, facts.answers) else f"{moved}, which may be chance"
 
 
-def cut_part(facts: Facts) -> str:
+def cut_part(facts: RunPageFacts) -> str:
     """Return how many answers have no end, where that is most of them."""
     if not mostly_cut(facts.evaluation):
         return ""
     tuned = facts.evaluation["tuned"]
-    cut, made = count(tuned, "n_cut"), count(tuned, "n_generated")
+    cut, made = measured_count(tuned, "n_cut"), measured_count(tuned, "n_generated")
     return f"{units.count(cut)} of {units.count(made)} answers ran into max_new_tokens"
 
 
-def fallen_parts(facts: Facts) -> list[str]:
+def fallen_parts(facts: RunPageFacts) -> list[str]:
     """Return the scores of answers that fell significantly, except correct answers, which are always reported."""
     told = ("", deciding(facts.evaluation["tuned"]))
     return [
@@ -150,7 +150,7 @@ def fallen_parts(facts: Facts) -> list[str]:
     ]
 
 
-def loss_part(facts: Facts) -> str:
+def loss_part(facts: RunPageFacts) -> str:
     """Return what became of the held-out loss."""
     base, tuned = base_and_tuned(facts.evaluation, "loss")
     if tuned is None:
@@ -164,7 +164,7 @@ def loss_part(facts: Facts) -> str:
     return f"{what} {before}{units.significant(tuned)}{small}{chance}"
 
 
-def merge_part(facts: Facts) -> str:
+def merge_part(facts: RunPageFacts) -> str:
     """Return whether the merged model is the tuned model, which only a check can say."""
     if facts.merged is None:
         return "no merged model was made"
@@ -179,7 +179,7 @@ def merge_part(facts: Facts) -> str:
     return f"merged model {verb} {thing}{' up to rounding' if found == 'rounded' else ''}"
 
 
-def figures(facts: Facts) -> tuple[Figure, ...]:
+def figures(facts: RunPageFacts) -> tuple[Figure, ...]:
     """Return the numbers of the band."""
     trained, total = facts.adapter["trainable_parameters"], facts.adapter["total_parameters"]
     of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
@@ -199,24 +199,29 @@ def _label(key: str | None) -> str:
     return METRICS[key or "exact_match"].label
 
 
-def _main_figure(facts: Facts) -> Figure:
+def _main_figure(facts: RunPageFacts) -> Figure:
     if preference_sign(facts.evaluation) is None:
         return _change("Held-out loss", facts, "loss", units.significant, "n", "held-out record")
     return _change("Preference accuracy", facts, "preference_accuracy", units.percent, "n", "held-out pair")
 
 
 def _change(
-    label: str, facts: Facts, metric: str, write: Callable[[float], str], cases: Literal["n", "n_generated"], noun: str
+    label: str,
+    facts: RunPageFacts,
+    metric: str,
+    write: Callable[[float], str],
+    cases: Literal["n", "n_generated"],
+    noun: str,
 ) -> Figure:
     base, tuned = base_and_tuned(facts.evaluation, metric)
     if tuned is None:
-        return Figure(label, units.UNKNOWN)
-    number = count(facts.evaluation["tuned"], cases)
+        return Figure(label, units.NOT_MEASURED)
+    number = measured_count(facts.evaluation["tuned"], cases)
     note = units.count(number, noun) if number is not None else ""
     return Figure(label, write(tuned) if base is None else f"{write(base)} \u2192 {write(tuned)}", note)
 
 
-def _tokens_seen(facts: Facts) -> str:
+def _tokens_seen(facts: RunPageFacts) -> str:
     """Return the tokens that training saw, counting repeats; known only when the last step was logged."""
     tokens, points = facts.adapter["tokens"], facts.curves["loss"].points
     if tokens is None or not points or points[-1][0] != facts.adapter["steps"]:

@@ -12,7 +12,7 @@ from snaketune.core.canonical import read_json
 from snaketune.facts.plan_facts import planned_steps
 from snaketune.facts.training_facts import TRAINED
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
-from snaketune.train.checkpoints.checkpoints import facts_of, is_sealed, steps_of
+from snaketune.train.checkpoints.checkpoints import checkpoint_facts, checkpoint_steps, is_sealed
 from snaketune.train.identity import fingerprint
 from snaketune.train.loading.origins import find_origins
 from snaketune.train.packages import versions
@@ -20,7 +20,7 @@ from snaketune.train.packages import versions
 SENTENCE = re.compile(r"^[\w.]*Error\b.*", re.MULTILINE)
 LOG_BYTES = 64_000
 TAIL_LINES = 15
-LINE_CHARACTERS = 500
+LOG_LINE_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def gather_attempt(found: Mapping[str, Any], private: Path | None, command: str)
         id=found["id"],
         stages=stages,
         error=sentences[-1] if sentences else "",
-        tail=tuple(line[:LINE_CHARACTERS] for line in tail.splitlines() if line.strip())[-TAIL_LINES:],
+        tail=tuple(line[:LOG_LINE_CHARACTERS] for line in tail.splitlines() if line.strip())[-TAIL_LINES:],
         training=training_state(Path(found["folder"]), private),
         planned_steps=planned_steps(Path(found["folder"])),
         command=command,
@@ -108,13 +108,13 @@ def training_state(folder: Path, private: Path | None) -> Training:
     if private is None:
         return Training(gather([]), None, None)
     newest = newest_checkpoint(private)
-    facts = facts_of(private / f"checkpoint-{newest}") if newest is not None else {}
+    facts = checkpoint_facts(private / f"checkpoint-{newest}") if newest is not None else {}
     return Training(gather(growing_lines(private / "metrics.jsonl")), facts.get("max_steps"), newest)
 
 
 def newest_checkpoint(private: Path) -> int | None:
     """Return the step of the newest sealed checkpoint; whether its files are intact is checked when it is used."""
-    return next((step for step in steps_of(private) if is_sealed(private, step)), None)
+    return next((step for step in checkpoint_steps(private) if is_sealed(private, step)), None)
 
 
 def identity_of(found: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from snaketune.report.charts import loss_charts
 from snaketune.report.charts.curves import Curve
 from snaketune.report.compare.comparison import hours
 from snaketune.report.filling import fill
-from snaketune.report.report_facts import Facts, nothing_but
+from snaketune.report.report_facts import RunPageFacts, nothing_but
 from snaketune.report.run.history import TITLES
 from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt
@@ -30,9 +30,9 @@ def render_unfinished(attempt: Attempt) -> str:
         "unfinished.html.j2",
         name=excerpt(attempt.run, 100).text,
         run_id=excerpt(attempt.id, 200).text,
-        headline=headline(attempt),
+        headline=unfinished_headline(attempt),
         sentence=excerpt(attempt.error, 2000).text or NO_SENTENCE if stopped else "",
-        figures=figures(attempt),
+        figures=unfinished_figures(attempt),
         log=stopped.log if stopped else "",
         tail=excerpt("\n".join(attempt.tail), 8000),
         stages=[(title(stage.stage), stage.state, stage.log) for stage in attempt.stages],
@@ -50,7 +50,7 @@ def title(stage: str) -> str:
     return TITLES.get(stage) or stage.replace("_", " ").capitalize()
 
 
-def headline(attempt: Attempt) -> str:
+def unfinished_headline(attempt: Attempt) -> str:
     """Return where the run stopped, in one line."""
     stopped = next((stage.stage for stage in attempt.stages if stage.state == "stopped"), None)
     if stopped is None:
@@ -75,7 +75,7 @@ def steps_wanted(attempt: Attempt) -> int | None:
     return attempt.training.max_steps or attempt.planned_steps
 
 
-def figures(attempt: Attempt) -> list[Figure]:
+def unfinished_figures(attempt: Attempt) -> list[Figure]:
     """Return the numbers of the band."""
     state, wanted, done = attempt.training, steps_wanted(attempt), steps_done(attempt)
     known = state.metrics.progress.get(done)
@@ -103,7 +103,7 @@ def _last(curve: Curve | None) -> float | None:
     return curve.points[-1][1] if curve and curve.points else None
 
 
-def _as_facts(attempt: Attempt) -> Facts:
+def _as_facts(attempt: Attempt) -> RunPageFacts:
     """Return the facts that the charts draw; all others are empty."""
     metrics = attempt.training.metrics
     return nothing_but(
@@ -135,4 +135,4 @@ def write_page(found: dict[str, Any], work: str, command: str, name: str) -> Non
         return
     page = Path(found["folder"]) / name
     write_bytes(page, render_unfinished(attempt).encode())
-    print(f"{found['run']}: {headline(attempt)}. {page}", flush=True)
+    print(f"{found['run']}: {unfinished_headline(attempt)}. {page}", flush=True)

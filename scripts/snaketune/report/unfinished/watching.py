@@ -85,10 +85,10 @@ def describe_trainings(trainings: Sequence[Watched], width: int, work: Path) -> 
     """Return what a terminal of ``width`` characters shows."""
     if not trainings:
         return f"No training is running in {work}."
-    return "\n\n".join("\n".join(line[:width] for line in describe(training, width)) for training in trainings)
+    return "\n\n".join("\n".join(line[:width] for line in describe_training(training, width)) for training in trainings)
 
 
-def describe(training: Watched, width: int) -> list[str]:
+def describe_training(training: Watched, width: int) -> list[str]:
     """Return the lines of one training: its name, where it stands, its loss as a sparkline and when it will end."""
     metrics = gather(training.lines)
     losses = metrics.curves["loss"].points
@@ -103,7 +103,7 @@ def describe(training: Watched, width: int) -> list[str]:
     parts += [f"{latest['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in latest else []
     parts += [f"MFU {units.percent(latest['mfu'])}"] if "mfu" in latest else []
     parts += [f"{units.significant(latest['memory_gb'])} GB"] if "memory_gb" in latest else []
-    ends = end_of(metrics, training.max_steps, training.logged)
+    ends = expected_end(metrics, training.max_steps, training.logged)
     parts += [f"ends {clock(ends)}"] if ends else []
     return [training.name, "  ".join(parts), f"loss {sparkline([value for _, value in losses], width - 5)}"]
 
@@ -112,7 +112,7 @@ def _of(step: int, wanted: int | None) -> str:
     return f"/{units.count(wanted)} ({step / wanted:.0%})" if wanted else ""
 
 
-def end_of(metrics: Metrics, max_steps: int | None, logged: float) -> float | None:
+def expected_end(metrics: Metrics, max_steps: int | None, logged: float) -> float | None:
     """Return when the last step is expected, in seconds since the epoch, at the rate of the latest intervals."""
     known = [(step, one.seconds) for step, one in sorted(metrics.progress.items()) if one.seconds is not None]
     if max_steps is None or not known:

@@ -102,9 +102,10 @@ class CheckpointSchedule(TrainerCallback):
     def _announce(self) -> None:
         facts = self.facts()
         print(
-            f"Checkpoints about every {duration(facts['interval_seconds'])}: each takes"
+            f"Checkpoints about every {schedule_duration(facts['interval_seconds'])}: each takes"
             f" {facts['seconds_per_checkpoint']:.2g} s (measured), {facts['cost_percent']:.2g}% of the time, and a"
-            f" crash loses at most {duration(facts['crash_loses_seconds'])} of work; one every {self._hours:g} h is"
+            f" crash loses at most {schedule_duration(facts['crash_loses_seconds'])} "
+            f"of work; one every {self._hours:g} h is"
             " assumed.",
             flush=True,
         )
@@ -146,7 +147,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def duration(seconds: float) -> str:
+def schedule_duration(seconds: float) -> str:
     """Format seconds for people: ``45 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.3g} s"

@@ -10,7 +10,7 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import TrainingError
 from snaketune.core.manifest import damaged_files, describe_files
 
-MANIFEST = "checkpoint.json"
+CHECKPOINT_MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -23,14 +23,14 @@ def seal(partial: Path, target: Path, facts: dict[str, Any]) -> None:
         facts: recorded with it; they include ``fingerprint``, the identity of its training.
     """
     facts = {"files": describe_files([partial], partial), **facts}
-    write_json(partial / MANIFEST, {**facts, "digest": digest_of(facts)})
+    write_json(partial / CHECKPOINT_MANIFEST, {**facts, "digest": digest_of(facts)})
     # Contents reach the disk before the rename does: otherwise a power cut could leave the name with empty files.
     sync_tree(partial)
     replace_folder(partial, target)
     sync_directory(target.parent)
 
 
-def steps_of(folder: Path) -> list[int]:
+def checkpoint_steps(folder: Path) -> list[int]:
     """Return the steps of the checkpoints in ``folder``, newest first."""
     found = (_NAME.match(path.name) for path in folder.glob("checkpoint-*") if path.is_dir())
     return sorted((int(match.group(1)) for match in found if match), reverse=True)
@@ -39,7 +39,7 @@ def steps_of(folder: Path) -> list[int]:
 def keep_newest(folder: Path, limit: int, best: int | None = None) -> None:
     """Remove all checkpoints but the newest ``limit`` and the one of step ``best``."""
     # Called after a new checkpoint is sealed, so that at least one intact checkpoint exists at any time.
-    for step in steps_of(folder)[limit:]:
+    for step in checkpoint_steps(folder)[limit:]:
         if step != best:
             shutil.rmtree(folder / f"checkpoint-{step}")
 
@@ -52,7 +52,7 @@ def newest_intact(folder: Path, fingerprint: str) -> Path | None:
     """
     # A checkpoint without its manifest, which is written last, is incomplete. Digests are checked as well: after a
     # power cut a file may have its name and size but not its content.
-    for step in steps_of(folder):
+    for step in checkpoint_steps(folder):
         checkpoint = folder / f"checkpoint-{step}"
         problem = _problem(checkpoint)
         if problem is None:
@@ -63,15 +63,15 @@ def newest_intact(folder: Path, fingerprint: str) -> Path | None:
 
 
 def _problem(checkpoint: Path) -> str | None:
-    manifest = checkpoint / MANIFEST
+    manifest = checkpoint / CHECKPOINT_MANIFEST
     if not manifest.is_file():
-        return f"{MANIFEST} is missing"
+        return f"{CHECKPOINT_MANIFEST} is missing"
     try:
         facts = read_json(manifest)
         if facts.pop("digest") != digest_of(facts):
-            return f"{MANIFEST} was changed"
+            return f"{CHECKPOINT_MANIFEST} was changed"
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} cannot be read"
+        return f"{CHECKPOINT_MANIFEST} cannot be read"
     best = facts["best"][1] if "best" in facts else None
     # Resuming from it would end with the best checkpoint gone and nothing to publish.
     if best is not None and not is_sealed(checkpoint.parent, best) and best != facts["step"]:
@@ -81,7 +81,7 @@ def _problem(checkpoint: Path) -> str | None:
 
 
 def _require_owner(checkpoint: Path, fingerprint: str) -> None:
-    owner = facts_of(checkpoint)["fingerprint"]
+    owner = checkpoint_facts(checkpoint)["fingerprint"]
     # The folder is named by the fingerprint, so this is a folder that was copied or renamed by hand.
     if owner != fingerprint:
         raise TrainingError(
@@ -91,9 +91,9 @@ def _require_owner(checkpoint: Path, fingerprint: str) -> None:
 
 def is_sealed(folder: Path, step: int) -> bool:
     """Tell whether the checkpoint of a step is complete; its files are verified when it is used."""
-    return (folder / f"checkpoint-{step}" / MANIFEST).is_file()
+    return (folder / f"checkpoint-{step}" / CHECKPOINT_MANIFEST).is_file()
 
 
-def facts_of(checkpoint: Path) -> dict[str, Any]:
+def checkpoint_facts(checkpoint: Path) -> dict[str, Any]:
     """Return the facts that :func:`seal` recorded with the checkpoint."""
-    return read_json(checkpoint / MANIFEST)
+    return read_json(checkpoint / CHECKPOINT_MANIFEST)

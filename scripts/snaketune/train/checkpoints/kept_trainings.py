@@ -17,9 +17,9 @@ from snaketune.core.canonical import read_json
 from snaketune.core.errors import DiskFullError
 from snaketune.core.manifest import damaged_files, listed_files
 
-FOLDER = ".published"
+KEPT_FOLDER = ".published"
 MANIFEST = "adapter.manifest.json"
-FILES = ("metrics.jsonl", "run_info.json", MANIFEST)
+KEPT_FILES = ("metrics.jsonl", "run_info.json", MANIFEST)
 # Larger results are not copied where a file system has no hard links.
 MOST_COPIED_BYTES = 1 << 30
 
@@ -35,10 +35,10 @@ def keep_trainings(folders: Iterable[Path]) -> None:
 
 def _keep(folder: Path) -> None:
     files = listed_files(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
-    if not files or not all((folder / name).is_file() for name in (*FILES, *files)):
+    if not files or not all((folder / name).is_file() for name in (*KEPT_FILES, *files)):
         return
-    with writing_directory(folder / FOLDER) as kept:
-        for name in (*files, *FILES):
+    with writing_directory(folder / KEPT_FOLDER) as kept:
+        for name in (*files, *KEPT_FILES):
             (kept / name).parent.mkdir(parents=True, exist_ok=True)
             _link(folder / name, kept / name)
 
@@ -55,9 +55,9 @@ def _link(file: Path, target: Path) -> None:
 def drop_kept(folders: Iterable[Path]) -> None:
     """Remove the links of trainings that are published; those of others are the only copy and stay."""
     for folder in folders:
-        if (folder / MANIFEST).is_file() and (folder / FOLDER).exists():
+        if (folder / MANIFEST).is_file() and (folder / KEPT_FOLDER).exists():
             with suppress(OSError):  # remaining links take no space, and the next command removes them
-                remove_tree(folder / FOLDER)
+                remove_tree(folder / KEPT_FOLDER)
 
 
 def put_back(folder: Path, fingerprint: str) -> bool:
@@ -70,18 +70,18 @@ def put_back(folder: Path, fingerprint: str) -> bool:
     Returns:
         Whether it was restored, so that nothing has to be trained.
     """
-    kept = folder / FOLDER
+    kept = folder / KEPT_FOLDER
     try:
         if read_json(kept / MANIFEST)["fingerprint"] != fingerprint:
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
     # Hard links share their content with the published files: an edit in place would have changed both.
-    if damaged_files(kept / MANIFEST) or not all((kept / name).is_file() for name in FILES):
+    if damaged_files(kept / MANIFEST) or not all((kept / name).is_file() for name in KEPT_FILES):
         return False
     names = {name.split("/")[0] for name in listed_files(kept / MANIFEST) or ()}
     # The manifest comes last: until it is in place, the training does not count as finished.
-    for name in (*sorted(names), *FILES):
+    for name in (*sorted(names), *KEPT_FILES):
         remove_tree(folder / name)
         os.replace(kept / name, folder / name)
     remove_tree(kept)

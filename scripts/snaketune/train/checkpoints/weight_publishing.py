@@ -12,10 +12,10 @@ from snaketune.model.configuration import CONFIG, GENERATION, write_configuratio
 
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
-INDEX = "model.safetensors.index.json"
+WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
-def publish(checkpoint: Path, target: Path, base_folder: Path, base_name: str, revision: str | None) -> None:
+def publish_weights(checkpoint: Path, target: Path, base_folder: Path, base_name: str, revision: str | None) -> None:
     """Publish the result of a training: an adapter or, after full training, a model.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from snaketune.core.errors import TrainingError
-from snaketune.train.checkpoints.checkpoints import steps_of
+from snaketune.train.checkpoints.checkpoints import checkpoint_steps
 
 
 class OutOfTime(TrainingError):
@@ -27,12 +27,12 @@ def requeued_when_out_of_time(work: Path, environment: Mapping[str, str] = os.en
     Raises:
         TrainingError: saying that training is not finished, and whether Slurm resumes it.
     """
-    before = steps_of(work)[:1]
+    before = checkpoint_steps(work)[:1]
     try:
         yield
     except OutOfTime as error:
         job = environment.get("SLURM_JOB_ID")
-        if not job or steps_of(work)[:1] == before:
+        if not job or checkpoint_steps(work)[:1] == before:
             raise
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, errors="replace")
         if asked.returncode:

@@ -20,8 +20,7 @@ from snaketune.storage.disks import Disks, temporary_place
 from snaketune.train.device import Device
 from snaketune.train.distributed.nodes import Nodes
 from snaketune.train.distributed.requeue import OutOfTime
-from snaketune.train.distributed.zero import STAGES as ZERO_STAGES
-from snaketune.train.distributed.zero import zero_settings
+from snaketune.train.distributed.zero import ZERO_STAGES, zero_settings
 from snaketune.train.packages import require_deepspeed
 
 ONE_NODE = Nodes()

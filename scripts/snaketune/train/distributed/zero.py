@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-STAGES = {"deepspeed_zero2": 2, "deepspeed_zero3": 3}
+ZERO_STAGES = {"deepspeed_zero2": 2, "deepspeed_zero3": 3}
 BUFFERS = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
-AUTOMATIC = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+FROM_TRAINER = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 def zero_settings(stage: int, offload: str, files: Path, pins: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def zero_settings(stage: int, offload: str, files: Path, pins: bool) -> dict[str
         "bf16": {"enabled": "auto"},
         "fp16": {"enabled": "auto"},
         "gradient_clipping": "auto",
-        **dict.fromkeys(AUTOMATIC, "auto"),
+        **dict.fromkeys(FROM_TRAINER, "auto"),
     }
 
 
@@ -73,7 +73,7 @@ def share_out(model: torch.nn.Module, arguments: TrainingArguments) -> None:
             setattr(module, name, buffer.to(arguments.device))
     assert isinstance(arguments.deepspeed, dict)
     known = {name: value for name, value in arguments.deepspeed["zero_optimization"].items() if value != "auto"}
-    told = {"zero_optimization": known, AUTOMATIC[1]: 1}
+    told = {"zero_optimization": known, FROM_TRAINER[1]: 1}
     deepspeed.zero.Init(module=model, config_dict_or_path=told, dtype=dtype or torch.float32)
 
 

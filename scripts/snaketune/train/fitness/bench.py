@@ -21,16 +21,20 @@ from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.determinism import choose_kernels
 from snaketune.train.device import Device, check_formats, mixed_dtype
-from snaketune.train.engine import Engine, RunEstimate, prepare_engine
-from snaketune.train.hooks import ALONE, Hooks
+from snaketune.train.engine import RunEstimate, TrainingChoices, prepare_engine
+from snaketune.train.hooks import NO_HOOKS, Hooks
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
 from snaketune.train.trainer import PackedTrainer, assemble
 
-PAD = 0
-LOADER: Operational = {"dataloader_num_workers": 0, "dataloader_prefetch_factor": None, "dataloader_pin_memory": True}
-TRAIN = {
+PAD_ID = 0
+PLAIN_LOADER: Operational = {
+    "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": None,
+    "dataloader_pin_memory": True,
+}
+BENCH_SETTINGS = {
     "method": "sft",
     "strategy": "single",
     "num_train_epochs": 1.0,
@@ -58,10 +62,10 @@ TRAIN = {
     "eval_steps": 0,
     "seed": 42,
 }
-RANK = 16
+BENCH_RANK = 16
 ADAPTER = {
     "type": "lora",
-    "r": RANK,
+    "r": BENCH_RANK,
     "lora_alpha": 32,
     "lora_dropout": 0.0,
     "target_modules": "all-linear",
@@ -171,19 +175,19 @@ class Bench:
         model: Any = LlamaForCausalLM(size.config())
         model.to(dtype).save_pretrained(folder)
         documents = _Documents(size, size.row * size.rows)
-        write_rows(path, documents, pack(documents.lengths, size.row), size.row, PAD)
+        write_rows(path, documents, pack(documents.lengths, size.row), size.row, PAD_ID)
         return cls(device, size, folder, PackedRows(path), work)
 
     def rows_of_pairs(self) -> PackedRows:
         """Return packed rows of pairs, for DPO."""
         pairs, path = _Pairs(self.size, self.size.row * self.size.rows // 2), self.work / "pairs.arrow"
-        write_rows(path, pairs, pack(pairs.lengths, self.size.row), self.size.row, PAD)
+        write_rows(path, pairs, pack(pairs.lengths, self.size.row), self.size.row, PAD_ID)
         return PackedRows(path)
 
     def rows_of_one(self) -> PackedRows:
         """Return rows of one document each, with padding behind it."""
         documents, path = _Documents(self.size, self.size.row * self.size.rows // 4), self.work / "padded.arrow"
-        write_rows(path, documents, one_per_row(documents.lengths), self.size.row, PAD)
+        write_rows(path, documents, one_per_row(documents.lengths), self.size.row, PAD_ID)
         return PackedRows(path)
 
     def configuration(
@@ -193,9 +197,9 @@ class Bench:
         model: Mapping[str, Any] | None = None,
     ) -> TrainingSlice:
         """Return the sections that training gets, with other values of some keys."""
-        rank = {"r": min(RANK, self.size.hidden // 4)}
+        rank = {"r": min(BENCH_RANK, self.size.hidden // 4)}
         found = {
-            "train": {**TRAIN, **(train or {})},
+            "train": {**BENCH_SETTINGS, **(train or {})},
             "adapter": {**ADAPTER, **rank, **(adapter or {})},
             "model": {**MODEL, "name_or_path": str(self.folder), **(model or {})},
         }
@@ -205,11 +209,11 @@ class Bench:
         self,
         cfg: TrainingSlice,
         name: str,
-        hooks: Hooks = ALONE,
+        hooks: Hooks = NO_HOOKS,
         callbacks=(),
         rows: PackedRows | None = None,
         **settings: Any,
-    ) -> tuple[PackedTrainer, Engine]:
+    ) -> tuple[PackedTrainer, TrainingChoices]:
         """Return a trainer of ``cfg``, made in the order in which a run makes its own.
 
         Args:
@@ -230,7 +234,9 @@ class Bench:
         engine = prepare_engine(model, (rows, rows), cfg, self.device, RunEstimate())
         if train["fp8"]:
             use_float8(model, cfg["adapter"]["type"] == "none", train["fp8"])
-        arguments = training_arguments(train, LOADER, self.work / name, self.device, False, engine.checkpoint_every)
+        arguments = training_arguments(
+            train, PLAIN_LOADER, self.work / name, self.device, False, engine.checkpoint_every
+        )
         watchers = (*engine.callbacks, *callbacks)
         trainer = assemble(
             model,
@@ -245,7 +251,7 @@ class Bench:
         return trainer, engine
 
 
-class Watch(TrainerCallback):
+class StepTimes(TrainerCallback):
     """Notes the loss of every step and, with all work of the device done, when it ended.
 
     Attributes:
@@ -276,6 +282,6 @@ class Watch(TrainerCallback):
         return (self.tokens[-1] - self.tokens[first]) / max(passed, 1e-9)
 
 
-def trained_weights(model: Any) -> list[torch.Tensor]:
+def copied_weights(model: Any) -> list[torch.Tensor]:
     """Return copies of what was trained, in the host's memory."""
     return [weight.detach().cpu().clone() for weight in model.parameters() if weight.requires_grad]

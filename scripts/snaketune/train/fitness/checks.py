@@ -16,12 +16,12 @@ from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.memory_settings import setting_of
 from snaketune.train.batches import arrange
-from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of
-from snaketune.train.fitness.bench import Bench, Watch, trained_weights
+from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of_device
+from snaketune.train.fitness.bench import Bench, StepTimes, copied_weights
 from snaketune.train.fitness.trials import (
-    METHODS,
-    TINY,
-    Seen,
+    EXAMPLE_MODEL_PRESETS,
+    METHOD_SETTINGS,
+    TrialResult,
     need_card,
     try_method,
     try_pairs,
@@ -40,7 +40,7 @@ PLAN_TOLERANCE = 0.1
 LAYER_8B = {"hidden": 4096, "inner": 14336, "heads": 32, "key_heads": 8, "vocabulary": 32_000}
 
 
-def describe_card(bench: Bench) -> Seen:
+def name_card(bench: Bench) -> TrialResult:
     """Say which card and which packages these are."""
     gigabytes = memory_gigabytes(bench.device)
     facts = {
@@ -51,28 +51,28 @@ def describe_card(bench: Bench) -> Seen:
         "bfloat16": bench.device.has_bf16,
         "tf32": bench.device.has_tf32,
     }
-    return Seen(f"{name_of(bench.device)}, {gigabytes:.1f} GB, torch {torch.__version__}", facts)
+    return TrialResult(f"{name_of_device(bench.device)}, {gigabytes:.1f} GB, torch {torch.__version__}", facts)
 
 
-def choose_attention(bench: Bench) -> Seen:
+def choose_attention(bench: Bench) -> TrialResult:
     """Say which attention kernel a run gets."""
     dtype = computing_dtype(bench.configuration(), bench.device)
     kernel = training_attention("auto", bench.device, dtype, bench.folder)
     why = "documents are separated by " + ("a mask" if kernel in ("sdpa", "eager") else "their boundaries")
-    return Seen(f"{kernel} in {str(dtype).removeprefix('torch.')}: {why}", {"attention": kernel})
+    return TrialResult(f"{kernel} in {str(dtype).removeprefix('torch.')}: {why}", {"attention": kernel})
 
 
-def documents_stay_apart(bench: Bench) -> Seen:
+def documents_stay_apart(bench: Bench) -> TrialResult:
     """Compare documents alone and after another one, with the kernel and the precision of training."""
     cfg = bench.configuration()
     trainer, engine = bench.training(cfg, "apart")
     model: Any = trainer.model
     with mixed_precision(model, mixed_dtype(cfg["train"], bench.device)):
         check_isolation(model)
-    return Seen(f"a document gives the same logits alone and after another one with {engine.attention}")
+    return TrialResult(f"a document gives the same logits alone and after another one with {engine.attention}")
 
 
-def chunked_loss_is_the_loss(bench: Bench) -> Seen:
+def chunked_loss_is_the_loss(bench: Bench) -> TrialResult:
     """Compare loss and gradients of the chunked loss with those of whole logits."""
     found = []
     for chunked in (False, True):
@@ -92,7 +92,7 @@ def chunked_loss_is_the_loss(bench: Bench) -> Seen:
     limit = NEAR_HALF if mixed_dtype(cfg["train"], bench.device) else NEAR_FLOAT32
     if abs(loss - whole) > limit * abs(whole) or apart > 5 * limit:
         raise AssertionError(f"loss {loss:.6f} against {whole:.6f} nats, gradients {apart:.2%} apart")
-    return Seen(f"loss {loss:.5f} and {whole:.5f} nats, gradients {apart:.2e} apart", {"gradients_apart": apart})
+    return TrialResult(f"loss {loss:.5f} and {whole:.5f} nats, gradients {apart:.2e} apart", {"gradients_apart": apart})
 
 
 class _Save(TrainerCallback):
@@ -104,7 +104,7 @@ class _Save(TrainerCallback):
             control.should_save, control.should_training_stop = True, self._stops
 
 
-def resumed_is_uninterrupted(bench: Bench) -> Seen:
+def resumed_is_uninterrupted(bench: Bench) -> TrialResult:
     """Train in one go, and in two parts with a checkpoint between: the weights have to be identical to the bit."""
     cfg = bench.configuration({"deterministic": True})
     kept: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def resumed_is_uninterrupted(bench: Bench) -> Seen:
 
     whole, _ = bench.training(cfg, "whole")
     whole.train()
-    expected = trained_weights(whole.model)
+    expected = copied_weights(whole.model)
     first, _ = bench.training(cfg, "parts", Hooks(seal=seal), (_Save(3, stops=True),))
     first.train()
     second, _ = bench.training(cfg, "parts", Hooks(seal=seal))
@@ -123,19 +123,19 @@ def resumed_is_uninterrupted(bench: Bench) -> Seen:
     second.train(resume_from_checkpoint=str(bench.work / "parts" / "checkpoint-3"))
     if second.state.global_step != cfg["train"]["max_steps"]:
         raise AssertionError(f"it stopped at step {second.state.global_step}")
-    _same_bits(expected, trained_weights(second.model))
-    return Seen("the weights are bit-identical after an interruption")
+    _same_bits(expected, copied_weights(second.model))
+    return TrialResult("the weights are bit-identical after an interruption")
 
 
-def repeated_is_the_same(bench: Bench) -> Seen:
+def repeated_is_the_same(bench: Bench) -> TrialResult:
     """Train twice with ``deterministic: true``: the weights have to be identical to the bit."""
     found = []
     for _ in range(2):
         trainer, _ = bench.training(bench.configuration({"deterministic": True}), "again")
         trainer.train()
-        found.append(trained_weights(trainer.model))
+        found.append(copied_weights(trainer.model))
     _same_bits(*found)
-    return Seen("two trainings with deterministic: true are bit-identical")
+    return TrialResult("two trainings with deterministic: true are bit-identical")
 
 
 def _same_bits(expected: list[torch.Tensor], found: list[torch.Tensor]) -> None:
@@ -144,7 +144,7 @@ def _same_bits(expected: list[torch.Tensor], found: list[torch.Tensor]) -> None:
         raise AssertionError(f"{differ} of {len(expected)} weights differ")
 
 
-def nothing_waits(bench: Bench) -> Seen:
+def nothing_waits(bench: Bench) -> TrialResult:
     """Train with torch's warnings about host synchronisation, except where the loss is read."""
     need_card(bench)
     trainer, _ = bench.training(bench.configuration(), "waits")
@@ -159,10 +159,10 @@ def nothing_waits(bench: Bench) -> Seen:
 
     trainer.training_step = watched  # type: ignore[method-assign]
     trainer.train()
-    return Seen("no forward or backward pass synchronises with the GPU")
+    return TrialResult("no forward or backward pass synchronises with the GPU")
 
 
-def plan_is_the_memory(bench: Bench) -> Seen:
+def plan_is_the_memory(bench: Bench) -> TrialResult:
     """Compare the planned memory of a training with what it took."""
     need_card(bench)
     cfg = bench.configuration({"use_liger_kernel": False})  # which the plan does not know to keep less
@@ -177,7 +177,7 @@ def plan_is_the_memory(bench: Bench) -> Seen:
     apart = measured / planned - 1
     if abs(apart) > PLAN_TOLERANCE:
         raise AssertionError(f"planned {planned:.2f} GB and measured {measured:.2f} GB ({apart:+.0%})")
-    return Seen(
+    return TrialResult(
         f"planned {planned:.2f} GB, measured {measured:.2f} GB ({apart:+.1%})",
         {"planned_gb": planned, "measured_gb": measured},
     )
@@ -204,7 +204,7 @@ def _finish(bench: Bench) -> None:
         torch.cuda.synchronize()
 
 
-def throughput_of_8b_layers(bench: Bench) -> Seen:
+def throughput_of_8b_layers(bench: Bench) -> TrialResult:
     """Train a stack of layers of an 8B model with LoRA and compare with the measured peak of matrix products."""
     need_card(bench)
     peak = peak_of_products(bench)
@@ -212,7 +212,7 @@ def throughput_of_8b_layers(bench: Bench) -> Seen:
     layers = int(min(8, max(1, (gigabytes - 4) / 3)))
     size = replace(bench.size, layers=layers, row=2048 if gigabytes < 20 else 4096, rows=40, **LAYER_8B)
     large = Bench.build(bench.device, size, bench.work / "large")
-    watch = Watch()
+    watch = StepTimes()
     cfg = large.configuration({"per_device_train_batch_size": 2, "max_steps": 16, "torch_compile": True})
     trainer, engine = large.training(cfg, "speed", callbacks=(watch,))
     watch.trainer = trainer
@@ -225,11 +225,11 @@ def throughput_of_8b_layers(bench: Bench) -> Seen:
     share = rate * operations / peak
     figures = {"tokens_per_second": rate, "peak_flops": peak, "mfu_of_measured_peak": share, "layers": layers}
     said = f"{rate:,.0f} tokens/s in {layers} layers, {share:.0%} of the measured {peak / 1e12:.0f} TFLOP/s"
-    return Seen(f"{said} with {engine.attention}", figures)
+    return TrialResult(f"{said} with {engine.attention}", figures)
 
 
-CHECKS: dict[str, Callable[[Bench], Seen]] = {
-    "card": describe_card,
+CHECKS: dict[str, Callable[[Bench], TrialResult]] = {
+    "card": name_card,
     "attention": choose_attention,
     "packed = unpacked": documents_stay_apart,
     "chunked = plain loss": chunked_loss_is_the_loss,
@@ -237,13 +237,13 @@ CHECKS: dict[str, Callable[[Bench], Seen]] = {
     "resumed = uninterrupted": resumed_is_uninterrupted,
     "no waits": nothing_waits,
     "plan = memory": plan_is_the_memory,
-    **{f"method: {name}": functools.partial(try_method, name=name) for name in METHODS},
+    **{f"method: {name}": functools.partial(try_method, name=name) for name in METHOD_SETTINGS},
     "method: DPO": try_pairs,
     "throughput": throughput_of_8b_layers,
     **{
         f"preset: {name}": functools.partial(try_preset, preset=preset)
         for name, preset in read_presets().items()
-        if name not in TINY
+        if name not in EXAMPLE_MODEL_PRESETS
     },
 }
 

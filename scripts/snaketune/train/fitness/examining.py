@@ -16,7 +16,7 @@ from snaketune.core.errors import SnaketuneError
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness.bench import ORDINARY, REDUCED, Bench
 from snaketune.train.fitness.checks import CHECKS, free
-from snaketune.train.fitness.trials import NotHereError, Seen
+from snaketune.train.fitness.trials import NotHereError, TrialResult
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}"
@@ -25,12 +25,12 @@ STYLE = (
 )
 
 PASSED, FAILED, NOT_HERE = "passed", "failed", "not here"
-SECONDS = 360.0
+EXAMINATION_SECONDS = 360.0
 """No check starts after it: the remaining ones count as "not here", and the card is not called fit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """The result of a check.
 
     Attributes:
@@ -48,7 +48,9 @@ class Finding:
 
 
 def examine(
-    is_reduced: bool = False, checks: dict[str, Callable[[Bench], Seen]] = CHECKS, seconds: float = SECONDS
+    is_reduced: bool = False,
+    checks: dict[str, Callable[[Bench], TrialResult]] = CHECKS,
+    seconds: float = EXAMINATION_SECONDS,
 ) -> dict[str, Any]:
     """Return the findings of all checks on the device of this process.
 
@@ -74,43 +76,43 @@ def examine(
     }
 
 
-def _findings(bench: Bench, checks: dict[str, Callable[[Bench], Seen]], end: float) -> Iterator[Finding]:
+def _findings(bench: Bench, checks: dict[str, Callable[[Bench], TrialResult]], end: float) -> Iterator[CheckResult]:
     for name, check in checks.items():
         began = time.monotonic()
         if began > end:
-            yield Finding(name, FAILED, "not reached: the earlier checks took too long", {}, 0.0)
+            yield CheckResult(name, FAILED, "not reached: the earlier checks took too long", {}, 0.0)
             continue
         verdict, seen = _verdict(bench, check)
-        found = Finding(name, verdict, seen.said, seen.figures, round(time.monotonic() - began, 2))
+        found = CheckResult(name, verdict, seen.said, seen.figures, round(time.monotonic() - began, 2))
         print(f"{found.verdict:9} {found.name:32} {found.said}", flush=True)
         yield found
         free()
 
 
-def _verdict(bench: Bench, check: Callable[[Bench], Seen]) -> tuple[str, Seen]:
+def _verdict(bench: Bench, check: Callable[[Bench], TrialResult]) -> tuple[str, TrialResult]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return PASSED, check(bench)
     except NotHereError as reason:
-        return NOT_HERE, Seen(str(reason))
+        return NOT_HERE, TrialResult(str(reason))
     except Exception as error:  # any failure on a GPU is a result of the check
         text = " ".join(str(error).split())
-        return FAILED, Seen(f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__)
+        return FAILED, TrialResult(f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__)
 
 
-def render(found: dict[str, Any]) -> str:
+def render_findings(found: dict[str, Any]) -> str:
     """Return the page of what :func:`snaketune.train.fitness.examining.examine` found."""
     rows = "".join(_row(each) for each in found["findings"])
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>GPU check</title><style>{STYLE}</style><h1>GPU check</h1><p>{html.escape(verdict(found))}</p>"
+        f"<title>GPU check</title><style>{STYLE}</style><h1>GPU check</h1><p>{html.escape(fitness_verdict(found))}</p>"
         "<table><thead><tr><th>check<th>verdict<th>what was seen<th>seconds</thead>"
         f"<tbody>{rows}</tbody></table><h2>All figures</h2>"
         f"<pre>{html.escape(json.dumps(found, indent=1, sort_keys=True))}</pre></html>\n"
     )
 
 
-def verdict(found: dict[str, Any]) -> str:
+def fitness_verdict(found: dict[str, Any]) -> str:
     """Return one sentence on whether the card is fit."""
     failed = [each["name"] for each in found["findings"] if each["verdict"] == "failed"]
     left = sum(each["verdict"] == "not here" for each in found["findings"])
@@ -141,7 +143,7 @@ def check_card(folder: Path, allow_cpu: bool) -> int:
         return error.exit_code
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "gpu_check.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    (folder / "gpu_check.html").write_text(render(found))
-    print(f"{verdict(found)} {folder / 'gpu_check.html'}")
+    (folder / "gpu_check.html").write_text(render_findings(found))
+    print(f"{fitness_verdict(found)} {folder / 'gpu_check.html'}")
     passed = all(each["verdict"] != "failed" for each in found["findings"])
     return 0 if found["is_fit"] or (allow_cpu and found["device"] == "cpu" and passed) else 1

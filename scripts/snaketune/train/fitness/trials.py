@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from snaketune.train.fitness.bench import ADAPTER, TRAIN, Bench, Watch
+from snaketune.train.fitness.bench import ADAPTER, BENCH_SETTINGS, Bench, StepTimes
 from snaketune.train.packages import OPTIMIZERS
 from snaketune.train.preference.dpo import PreferenceLoss
 from snaketune.train.preference.dpo_trainer import PreferenceTrainer
@@ -18,12 +18,12 @@ OF_THE_CHECK = (
     *("method", "strategy", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_ratio"),
     *("eval_steps", "seed"),
 )
-MOST_ROWS = 2
+MOST_TRIAL_ROWS = 2
 
 # Tolerance of DPO's first loss against log 2, for rounding to 16 bits.
 NEAR_LOG_2 = 2e-2
 # Presets whose models are an example's own.
-TINY = ("quickstart", "smollm2")
+EXAMPLE_MODEL_PRESETS = ("quickstart", "smollm2")
 
 
 class NotHereError(Exception):
@@ -31,7 +31,7 @@ class NotHereError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TrialResult:
     """What a check saw: a sentence, and figures with their units in their names."""
 
     said: str
@@ -44,7 +44,7 @@ def need_card(bench: Bench) -> None:
         raise NotHereError("needs a GPU")
 
 
-METHODS: dict[str, dict[str, dict[str, Any]]] = {
+METHOD_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "LoRA": {},
     "LoRA, activations recomputed": {"train": {"gradient_checkpointing": True}},
     "LoRA, layers compiled": {"train": {"torch_compile": True}},
@@ -69,20 +69,20 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def try_method(bench: Bench, name: str) -> Seen:
+def try_method(bench: Bench, name: str) -> TrialResult:
     """Train a few steps; the loss has to fall."""
-    return _try(bench, METHODS[name])
+    return _try(bench, METHOD_SETTINGS[name])
 
 
-def try_preset(bench: Bench, preset: dict[str, Any]) -> Seen:
+def try_preset(bench: Bench, preset: dict[str, Any]) -> TrialResult:
     """Train a few steps with what a preset says."""
-    rows = None if is_packed(preset) else bench.rows_of_one()
+    rows = None if packs_documents(preset) else bench.rows_of_one()
     seen = _try(bench, sections_of(preset, bench.configuration()["adapter"]["r"]), rows=rows)
     cards = cards_of(preset)
     return seen if cards == 1 else replace(seen, said=f"{seen.said}; on one card, where the preset has {cards}")
 
 
-def try_pairs(bench: Bench) -> Seen:
+def try_pairs(bench: Bench) -> TrialResult:
     """Train with DPO; before the first step the policy is its own reference, whose loss is log 2."""
     sections = {"train": {"method": "dpo"}}
     loss = PreferenceLoss(beta=0.1, loss_type="sigmoid", label_smoothing=0.0)
@@ -93,9 +93,9 @@ def try_pairs(bench: Bench) -> Seen:
     return seen
 
 
-def _try(bench: Bench, sections: dict[str, dict[str, Any]], **given: Any) -> Seen:
+def _try(bench: Bench, sections: dict[str, dict[str, Any]], **given: Any) -> TrialResult:
     _need_what_it_needs(bench, sections)
-    watch = Watch()
+    watch = StepTimes()
     trainer, engine = bench.training(bench.configuration(**sections), "method", callbacks=(watch,), **given)
     watch.trainer = trainer
     before = _loss(trainer)
@@ -109,7 +109,7 @@ def _try(bench: Bench, sections: dict[str, dict[str, Any]], **given: Any) -> See
         raise AssertionError(f"layers were recompiled {again} times after the first steps")
     losses = [round(loss, 5) for loss in (before, after)]
     figures = {"tokens_per_second": round(rate), "losses": losses}
-    return Seen(f"loss {before:.4f} to {after:.4f} nats, {rate:,.0f} tokens/s", figures)
+    return TrialResult(f"loss {before:.4f} to {after:.4f} nats, {rate:,.0f} tokens/s", figures)
 
 
 def _loss(trainer: PackedTrainer) -> float:
@@ -152,10 +152,10 @@ def sections_of(preset: dict[str, Any], rank: int) -> dict[str, dict[str, Any]]:
         preset: as its file has it.
         rank: the largest that the check's model can have.
     """
-    train = {name: value for name, value in preset.get("train", {}).items() if name in TRAIN}
+    train = {name: value for name, value in preset.get("train", {}).items() if name in BENCH_SETTINGS}
     train = {name: value for name, value in train.items() if name not in OF_THE_CHECK}
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-        train[name] = min(train.get(name, MOST_ROWS), MOST_ROWS)
+        train[name] = min(train.get(name, MOST_TRIAL_ROWS), MOST_TRIAL_ROWS)
     adapter = {name: value for name, value in preset.get("adapter", {}).items() if name in ADAPTER}
     adapter["r"] = min(adapter.get("r", rank), rank)
     adapter["lora_alpha"] = 2 * adapter["r"]
@@ -168,6 +168,6 @@ def cards_of(preset: dict[str, Any]) -> int:
     return preset.get("plan", {}).get("num_gpus", 1)
 
 
-def is_packed(preset: dict[str, Any]) -> bool:
+def packs_documents(preset: dict[str, Any]) -> bool:
     """Tell whether a preset packs documents into rows."""
     return preset.get("tokens", {}).get("packing", True)

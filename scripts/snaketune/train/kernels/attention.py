@@ -29,7 +29,7 @@ WIDEST_HEAD, HEAD_STEP = 256, 8
 # Names of the attention dropout probability in model configurations.
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 # Relative change allowed in a document's outputs when another precedes it: rounding. Mixing changes them completely.
-TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.1
+ATTENTION_TOLERANCE_FLOAT32, ATTENTION_TOLERANCE_HALF = 1e-3, 0.1
 
 Kernel = Callable[..., Any]
 
@@ -240,7 +240,7 @@ def select_attention(model: Any, masked: bool = False) -> None:
     base.set_attn_implementation("sdpa")
     expected = _second_document(model, alone=True)
     model.train(was_training)
-    limit = TOLERANCE_FLOAT32 if expected.dtype == torch.float32 else TOLERANCE_HALF
+    limit = ATTENTION_TOLERANCE_FLOAT32 if expected.dtype == torch.float32 else ATTENTION_TOLERANCE_HALF
     if by_document is not None and bool((by_document - expected).norm() <= limit * expected.norm()):
         base.set_attn_implementation(VARLEN)
     else:
@@ -279,7 +279,7 @@ def _change_behind_another(model: Any) -> tuple[float, float]:
     model.train(was_training)
     change = float(((alone - behind).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)).max())
     is_close = is_exact(alone) and (alone.device.type == "cpu" or not needs_boundaries(model))
-    return change, TOLERANCE_FLOAT32 if is_close else TOLERANCE_HALF
+    return change, ATTENTION_TOLERANCE_FLOAT32 if is_close else ATTENTION_TOLERANCE_HALF
 
 
 def given_to(base: Any, batch: dict[str, Any]) -> dict[str, Any]:

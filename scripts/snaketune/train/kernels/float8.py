@@ -7,11 +7,11 @@ import torch
 
 from snaketune.core.errors import ConfigError
 from snaketune.settings.train_section import Train
-from snaketune.train.device import Device, name_of
+from snaketune.train.device import Device, name_of_device
 
 # Ada (8.9) is the first generation with float8 tensor cores; they take shapes in multiples of 16.
 CAPABILITY = (8, 9)
-STEP = 16
+FLOAT8_MULTIPLE = 16
 # Row-wise scales, and the first generation for which torchao has fast kernels with them.
 ROWWISE, ROWWISE_CAPABILITY = "rowwise", (9, 0)
 
@@ -23,7 +23,8 @@ def require_float8(train: Train, device: Device) -> None:
         raise ConfigError(f"train.fp8: {str(setting).lower()} {obstacle}.")
     if setting == ROWWISE and torch.cuda.get_device_capability() < ROWWISE_CAPABILITY:
         raise ConfigError(
-            f"train.fp8: {ROWWISE} needs a Hopper or newer GPU and this is {name_of(device)}: set it to true, which "
+            f"train.fp8: {ROWWISE} needs a Hopper or newer GPU and this is {name_of_device(device)}: "
+            f"set it to true, which "
             "uses one scale per tensor."
         )
 
@@ -64,4 +65,6 @@ def _obstacle(device: Device, torch_compile: bool | str) -> str | None:
 
 
 def _fits(module: Any) -> bool:
-    return type(module) is torch.nn.Linear and not (module.in_features % STEP or module.out_features % STEP)
+    return type(module) is torch.nn.Linear and not (
+        module.in_features % FLOAT8_MULTIPLE or module.out_features % FLOAT8_MULTIPLE
+    )

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from snaketune.train.kernels.matrix_products import product
 
-NOTHING = (None, None, None)
+NO_GRADIENTS = (None, None, None)
 
 
 class _Linear(torch.autograd.Function):

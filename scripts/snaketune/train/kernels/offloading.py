@@ -20,7 +20,7 @@ from snaketune.model.architecture import body_of
 
 # Bytes in flight, in each direction; and the size below which a tensor is not worth a copy.
 ON_THE_WAY = 1 << 29
-SMALLEST = 1 << 16
+SMALLEST_OFFLOADED = 1 << 16
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Shelf:
         smallest: bytes from which a tensor is moved.
     """
 
-    def __init__(self, lane: Any, stays: frozenset[int], limit: int = ON_THE_WAY, smallest: int = SMALLEST):
+    def __init__(self, lane: Any, stays: frozenset[int], limit: int = ON_THE_WAY, smallest: int = SMALLEST_OFFLOADED):
         self._lane, self._stays, self._limit, self._smallest = lane, stays, limit, smallest
         self._away: list[Away | None] = []
         self._known: dict[tuple[Any, ...], tuple[StorageWeakRef, Away]] = {}
@@ -165,7 +165,7 @@ class Shelf:
             self._next -= 1
 
 
-def offload_activations(model: Any, lane: Any = None, smallest: int = SMALLEST) -> None:
+def offload_activations(model: Any, lane: Any = None, smallest: int = SMALLEST_OFFLOADED) -> None:
     """Offload the tensors that the layers of ``model`` save for their backward pass; those of the loss stay.
 
     Args:

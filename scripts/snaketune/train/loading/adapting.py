@@ -19,9 +19,9 @@ from snaketune.model.adapters.lora import fused_experts, put_adapter
 from snaketune.model.adapters.targets import Targets, targets_of
 from snaketune.settings.adapter_section import Adapter
 
-NAME = "default"
+ADAPTER_NAME = "default"
 # Parts of the names of an adapter's tensors.
-OURS = ("lora_", "modules_to_save", "trainable_tokens_delta")
+ADAPTER_TENSORS = ("lora_", "modules_to_save", "trainable_tokens_delta")
 
 
 def add_adapter(
@@ -114,7 +114,7 @@ def check_ranks(model: PeftModel, rank: int) -> None:
     for name, module in model.get_base_model().named_modules():
         if not isinstance(module, LoraLayer):
             continue
-        widest, own = min(module.in_features or 0, module.out_features or 0), module.r[NAME]
+        widest, own = min(module.in_features or 0, module.out_features or 0), module.r[ADAPTER_NAME]
         # A product of that rank cannot have more than the smaller dimension: the rest would be wasted memory.
         if own > widest:
             key = "adapter.r" if own == rank else "adapter.rank_pattern"
@@ -140,7 +140,7 @@ def load_weights(model: PeftModel, path: Path) -> None:
 
 def _misfit(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> str | None:
     result: Any = set_peft_model_state_dict(model, dict(tensors))
-    missing = [name for name in result.missing_keys if any(part in name for part in OURS)]
+    missing = [name for name in result.missing_keys if any(part in name for part in ADAPTER_TENSORS)]
     strays = [*missing, *result.unexpected_keys]
     return f"{len(strays)} tensors are missing or unknown, the first is {strays[0]}" if strays else None
 

@@ -29,7 +29,7 @@ from snaketune.train.loading.unsupported_model import explaining_unfit_model
 from snaketune.train.packages import NONE
 
 # Layers of a proxy model: enough to include every kind of layer of hybrid models.
-LAYERS = 8
+PROXY_LAYERS = 8
 
 
 def load_base(folder: str | Path, cfg: TrainingSlice, device: Device) -> PreTrainedModel:
@@ -187,7 +187,7 @@ def proxy_model_of(model: Any, device: Device) -> PreTrainedModel:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = copy.deepcopy(base.config)
     text = config.get_text_config()
-    text.num_hidden_layers = min(LAYERS, text.num_hidden_layers)
+    text.num_hidden_layers = min(PROXY_LAYERS, text.num_hidden_layers)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[: text.num_hidden_layers]
     # The proxy must not change what the training draws later.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from snaketune.core.errors import SnaketuneError, TrainingError
-from snaketune.train.determinism import REFUSED
+from snaketune.train.determinism import NOT_DETERMINISTIC
 from snaketune.train.out_of_memory import ran_out_of_memory
 
 
@@ -27,7 +27,7 @@ def explaining_unfit_model(kind: str, what: str = "fails on a row of text") -> I
         raise
     except Exception as error:  # every architecture fails in its own way; the reason is passed on
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if ran_out_of_memory(error) or REFUSED in reason:
+        if ran_out_of_memory(error) or NOT_DETERMINISTIC in reason:
             raise
         raise TrainingError(
             f"model.name_or_path: a {kind} model with these settings {what} ({type(error).__name__}:"

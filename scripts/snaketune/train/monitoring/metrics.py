@@ -16,7 +16,7 @@ from snaketune.train.safety import LossWatch
 
 TIMES = ("data", "compute", "evaluation", "checkpoint")
 # Keys whose values differ between otherwise identical runs.
-VOLATILE_KEYS = (
+VOLATILE_METRICS = (
     "tokens_per_second",
     "mfu",
     "memory_gb",
@@ -24,7 +24,7 @@ VOLATILE_KEYS = (
     *(f"{name}_seconds" for name in TIMES),
 )
 # Logged by the Trainer but not a measurement.
-BOOKKEEPING = ("epoch",)
+NOT_MEASURED = ("epoch",)
 # Minimum time between two live lines, apart from the first and the last: metrics.jsonl has all of them.
 LINE_SECONDS = 30.0
 
@@ -80,7 +80,7 @@ class MetricsWriter(TrainerCallback):
         Raises:
             TrainingError: if the loss diverges.
         """
-        measured = {name: value for name, value in (logs or {}).items() if name not in BOOKKEEPING}
+        measured = {name: value for name, value in (logs or {}).items() if name not in NOT_MEASURED}
         if "eval_loss" in measured:
             self._append({"step": state.global_step, **measured})
         elif "loss" in measured:

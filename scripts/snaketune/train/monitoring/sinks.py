@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from snaketune.core.errors import ConfigError
 from snaketune.settings.training_slices import TrainingSlice
 
-PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
+SINK_PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
 
 
 class Sink(Protocol):
@@ -30,9 +30,9 @@ def require_sinks(names: Sequence[str]) -> None:
         ConfigError: naming the package that is missing.
     """
     for name in names:
-        if importlib.util.find_spec(PACKAGES[name]) is None:
+        if importlib.util.find_spec(SINK_PACKAGES[name]) is None:
             raise ConfigError(
-                f"train.report_to: {name} is not installed: run `pip install {PACKAGES[name]}` or leave it out;"
+                f"train.report_to: {name} is not installed: run `pip install {SINK_PACKAGES[name]}` or leave it out;"
                 " metrics.jsonl has the same numbers."
             )
 

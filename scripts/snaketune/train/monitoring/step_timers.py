@@ -145,7 +145,7 @@ def data_hint(spent: dict[str, float], share: float = 0.2, seconds: float = 1.0)
     )
 
 
-def peak_memory() -> dict[str, int]:
+def peak_memory_facts() -> dict[str, int]:
     """Return the peak resident memory of this process and, on a GPU, the peak allocated there, in bytes."""
     # getrusage counts bytes on macOS and kilobytes on Linux.
     kilo = 1 if sys.platform == "darwin" else 1024
@@ -174,12 +174,12 @@ def peak_bytes() -> int:
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return peak_memory()["resident_bytes"]
+    return peak_memory_facts()["resident_bytes"]
 
 
 def peak_gigabytes() -> float:
     """Return the peak memory in GB (1e9 bytes): of the GPU where there is one, else of this process."""
-    peaks = peak_memory()
+    peaks = peak_memory_facts()
     return round(peaks.get("gpu_bytes", peaks["resident_bytes"]) / GIGA, 3)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from snaketune.core.errors import DataError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.train.batches import IGNORED, Layout, with_boundaries
+from snaketune.train.batches import IGNORED, BatchLayout, with_boundaries
 from snaketune.train.preference.dpo import locate_documents
 from snaketune.train.row_order import RowCollator
 
@@ -97,7 +97,9 @@ def partners(records: Sequence[int]) -> list[int]:
     return partner.tolist()
 
 
-def rows_of(documents: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> tuple[dict[str, Any], torch.Tensor]:
+def pack_kto_rows(
+    documents: Sequence[tuple[np.ndarray, np.ndarray]], length: int
+) -> tuple[dict[str, Any], torch.Tensor]:
     """Pack documents into rows of ``length`` tokens, in order; return the batch and the tokens of each row."""
     used: list[int] = []
     spots = []
@@ -129,7 +131,7 @@ class MismatchedCollator:
         reference: for each row the log-probabilities of its documents; None while they are being computed.
     """
 
-    def __init__(self, rows: PackedRows, layout: Layout, reference: list[np.ndarray] | None = None):
+    def __init__(self, rows: PackedRows, layout: BatchLayout, reference: list[np.ndarray] | None = None):
         self._found, self._rows, self._layout, self._reference = Mismatched(rows), rows, layout, reference
         self._facts = RowCollator(rows, layout)
 
@@ -144,7 +146,7 @@ class MismatchedCollator:
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
         """Return the batch of the rows ``indices``."""
-        batch, tokens = rows_of(self._found.of_rows(indices), self._rows.row_length)
+        batch, tokens = pack_kto_rows(self._found.of_rows(indices), self._rows.row_length)
         found = batch | locate_documents(batch, tokens)
         if self._layout.boundaries:
             found |= {name: value for name, value in with_boundaries(batch).items() if name not in found}

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.train.batches import IGNORED, Layout
+from snaketune.train.batches import IGNORED, BatchLayout
 from snaketune.train.preference.answer_trainer import AnswerTrainer, Tally, require_pairs
 from snaketune.train.preference.dpo import locate_documents, number_documents, sum_by_document
 from snaketune.train.preference.reference import token_log_probs
@@ -46,7 +46,7 @@ def _log_of_rest(log_prob: torch.Tensor) -> torch.Tensor:
 class ChosenCollator:
     """Collate packed rows of pairs into a batch, with the positions of their answers and whole chosen documents."""
 
-    def __init__(self, rows: PackedRows, layout: Layout):
+    def __init__(self, rows: PackedRows, layout: BatchLayout):
         self._collate, self._rows = RowCollator(rows, layout), rows
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.train.batches import Layout
+from snaketune.train.batches import BatchLayout
 from snaketune.train.preference.answer_trainer import AnswerTrainer
 from snaketune.train.preference.dpo import locate_documents, sum_by_document
 from snaketune.train.row_order import RowCollator
@@ -26,7 +26,7 @@ MODEL_INPUTS = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceScores:
     """Reference log-probabilities of the documents of some rows.
 
     Attributes:
@@ -43,10 +43,10 @@ class Reference:
 
 
 # Returns the value stored under a name, or computes and stores it.
-Remember = Callable[[str, Callable[[], Reference]], Reference]
+Remember = Callable[[str, Callable[[], ReferenceScores]], ReferenceScores]
 
 
-def compute_always(name: str, compute: Callable[[], Reference]) -> Reference:
+def compute_always(name: str, compute: Callable[[], ReferenceScores]) -> ReferenceScores:
     """Compute the reference without storing it."""
     return compute()
 
@@ -58,7 +58,7 @@ class PairCollator:
         reference: for each row the log-probabilities of its documents; None while they are being computed.
     """
 
-    def __init__(self, rows: PackedRows, layout: Layout, reference: list[np.ndarray] | None = None):
+    def __init__(self, rows: PackedRows, layout: BatchLayout, reference: list[np.ndarray] | None = None):
         self._collate, self._rows, self._reference = RowCollator(rows, layout), rows, reference
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class ReferencedTrainer(AnswerTrainer):
         return found
 
     @torch.no_grad()
-    def _compute_reference(self, rows: PackedRows, block: range, collator: Any) -> Reference:
+    def _compute_reference(self, rows: PackedRows, block: range, collator: Any) -> ReferenceScores:
         print(
             f"Computing reference log-probabilities of rows {block.start} to {block.stop - 1} of {len(rows)}.",
             flush=True,
@@ -118,7 +118,7 @@ class ReferencedTrainer(AnswerTrainer):
                 found.append(document_log_probs(model, batch).cpu().numpy())
                 counts += [len(rows.documents(row)) for row in batch["facts"].rows]
         model.train()
-        return Reference(np.concatenate(found), np.array(counts))
+        return ReferenceScores(np.concatenate(found), np.array(counts))
 
     @contextlib.contextmanager
     def _plainly(self):

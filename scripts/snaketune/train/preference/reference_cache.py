@@ -26,10 +26,10 @@ from snaketune.train.preference.dpo_trainer import PreferenceTrainer
 from snaketune.train.preference.kto import UnpairedLoss
 from snaketune.train.preference.kto_trainer import UnpairedTrainer
 from snaketune.train.preference.orpo import OddsRatioLoss, OddsRatioTrainer
-from snaketune.train.preference.reference import Reference
+from snaketune.train.preference.reference import ReferenceScores
 from snaketune.train.preference.reward import PairScoreLoss, RewardTrainer
 
-DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
+DIGEST_BYTES, ROWS_HASHED_AT_ONCE = 16, 1024
 # The settings that influence the last bits of a forward pass.
 ARITHMETIC = ("bf16", "fp16", "tf32", "fp8", "use_liger_kernel", "cpu_threads", "deterministic")
 
@@ -40,7 +40,7 @@ class ReferenceCache:
 
     folder: Path
 
-    def __call__(self, name: str, compute: Callable[[], Reference]) -> Reference:
+    def __call__(self, name: str, compute: Callable[[], ReferenceScores]) -> ReferenceScores:
         """Return the block ``name``, computed if missing or damaged; a lock lets one process compute at a time."""
         # Runs with the same base and data, a grid over beta for example, share this folder and may start together.
         lock = wait_for_lock(self.folder / "lock")
@@ -53,7 +53,7 @@ class ReferenceCache:
         lock.close()
         return found
 
-    def _read(self, path: Path) -> Reference | None:
+    def _read(self, path: Path) -> ReferenceScores | None:
         if not path.exists():
             return None
         stored = path.read_bytes()
@@ -62,10 +62,10 @@ class ReferenceCache:
             print(f"The cached reference log-probabilities in {path} are damaged: they are recomputed.", flush=True)
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Reference(arrays["log_probs"], arrays["counts"])
+            return ReferenceScores(arrays["log_probs"], arrays["counts"])
 
 
-def _packed(reference: Reference) -> bytes:
+def _packed(reference: ReferenceScores) -> bytes:
     file = io.BytesIO()
     np.savez(file, log_probs=reference.log_probs, counts=reference.counts)
     return file.getvalue()
@@ -133,8 +133,8 @@ def reference_facts(
 def rows_digest(rows: PackedRows) -> str:
     """Return a digest of the rows' tokens, positions and masks; memory holds 1024 rows."""
     state = xxhash.xxh3_128(json.dumps([len(rows), rows.row_length]).encode())
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        block = range(start, min(start + ROWS_AT_ONCE, len(rows)))
+    for start in range(0, len(rows), ROWS_HASHED_AT_ONCE):
+        block = range(start, min(start + ROWS_HASHED_AT_ONCE, len(rows)))
         for name in FIXED:
             state.update(rows.take(name, block).data)
     return state.hexdigest()

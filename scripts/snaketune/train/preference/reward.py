@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.reward_model import padding_of
-from snaketune.train.batches import Layout
+from snaketune.train.batches import BatchLayout
 from snaketune.train.preference.answer_trainer import AnswerTrainer, require_pairs
 from snaketune.train.preference.dpo import number_documents
 from snaketune.train.preference.reference import MODEL_INPUTS
@@ -82,7 +82,7 @@ def document_ends(batch: dict[str, Any], tokens: torch.Tensor, padding: int | No
 class ScoringCollator:
     """Collate packed rows into a batch, with the positions of the tokens that score their documents."""
 
-    def __init__(self, rows: PackedRows, layout: Layout, padding: int | None):
+    def __init__(self, rows: PackedRows, layout: BatchLayout, padding: int | None):
         self._collate, self._rows, self._padding = RowCollator(rows, layout), rows, padding
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:

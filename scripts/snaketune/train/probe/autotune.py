@@ -20,10 +20,10 @@ from snaketune.train.device import find_device
 from snaketune.train.out_of_memory import MemoryExhaustedError, memory_gigabytes
 from snaketune.train.probe.probing import Probe, ProbeInputs, probe
 
-STEPS, WARMUP_STEPS, REPEATS = 1, 2, 3
-REPEAT_SECONDS = 2.0
+TUNING_STEPS, TUNING_WARMUP_STEPS, TUNING_REPEATS = 1, 2, 3
+TUNING_REPEAT_SECONDS = 2.0
 Measure = Callable[[Candidate], Probe]
-Need = Callable[[Candidate], float | None]
+MemoryOf = Callable[[Candidate], float | None]
 
 
 def autotune(
@@ -56,10 +56,10 @@ def autotune(
             inputs,
             wanted,
             operational,
-            steps=STEPS,
-            warmup_steps=WARMUP_STEPS,
-            repeats=REPEATS,
-            repeat_seconds=REPEAT_SECONDS,
+            steps=TUNING_STEPS,
+            warmup_steps=TUNING_WARMUP_STEPS,
+            repeats=TUNING_REPEATS,
+            repeat_seconds=TUNING_REPEAT_SECONDS,
             held_out_rows=1,
             max_seconds=max_seconds,
         )
@@ -80,7 +80,7 @@ def autotune(
 def search(
     current: Candidate,
     measure: Measure,
-    needs: Need,
+    needs: MemoryOf,
     memory_gb: float,
     cores: int,
     is_cpu: bool,
@@ -117,7 +117,7 @@ def search(
     return rows
 
 
-def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) -> dict[str, Any]:
+def _try(candidate: Candidate, measure: Measure, needs: MemoryOf, memory_gb: float) -> dict[str, Any]:
     row: dict[str, Any] = {"setting": candidate.facts(), "keys": candidate.keys(), "planned_gb": needs(candidate)}
     row |= {"tokens_per_second": None, "spread": None, "memory_gb": None, "origin": "estimated"}
     if row["planned_gb"] is not None and row["planned_gb"] * (1 - MARGIN) > memory_gb:
@@ -130,7 +130,7 @@ def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) 
     return row | facts | {"memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}
 
 
-def needs_of(inputs: ProbeInputs, cfg: TrainingSlice) -> Need:
+def needs_of(inputs: ProbeInputs, cfg: TrainingSlice) -> MemoryOf:
     """Return a function that estimates the memory of a candidate in GB."""
     from transformers import AutoConfig
 

@@ -30,7 +30,7 @@ from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.monitoring.metrics import read_metrics
 from snaketune.train.monitoring.step_timers import forget_peak_memory, peak_bytes
-from snaketune.train.out_of_memory import advise, explaining_out_of_memory
+from snaketune.train.out_of_memory import advise_smaller, explaining_out_of_memory
 from snaketune.train.run import Run, prepare_run
 from snaketune.train.signals import StopRequest
 
@@ -150,7 +150,7 @@ def probe(
     operational: Operational = {**settings, "save_steps": NEVER, "save_total_limit": 1, "report_to": []}
 
     def explain() -> str:
-        return advise(inputs.model_folder, inputs.rows.row_length, wanted, device)
+        return advise_smaller(inputs.model_folder, inputs.rows.row_length, wanted, device)
 
     def prepare(work: Path) -> Run:
         folder, rows, start = inputs.model_folder, inputs.rows, inputs.start
@@ -180,7 +180,7 @@ def _measure(
     forget_peak_memory()
     began = time.monotonic()
     run = prepare()
-    watch = Watch(run, *repeat)
+    watch = ProbeClock(run, *repeat)
     run.trainer.add_callback(watch)
     loaded = time.monotonic()
     run.trainer.train()
@@ -198,7 +198,7 @@ class FirstRows(PackedRows):
         return len(self.tokens)
 
 
-class Watch(TrainerCallback):
+class ProbeClock(TrainerCallback):
     """Reads the clock after the warm-up and after every repeat, with the device synchronised.
 
     Args:
@@ -285,7 +285,7 @@ def _evaluate(run: Run, rows: int) -> tuple[float | None, float | None]:
 
 def _measured(
     run: Run,
-    watch: Watch,
+    watch: ProbeClock,
     load_seconds: float,
     work: Path,
     evaluation: tuple[float | None, float | None],

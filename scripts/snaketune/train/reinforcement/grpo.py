@@ -28,7 +28,7 @@ from snaketune.train.loading.loading import load_base
 from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import MetricsWriter
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
-from snaketune.train.reinforcement.prompt_rows import Prompts, prompts_of, require_room
+from snaketune.train.reinforcement.prompt_rows import Prompts, prompts_of, require_context
 from snaketune.train.reinforcement.rewards import Reward, ScoredBy, rewards_of
 from snaketune.train.safety import LossWatch, check_rows
 
@@ -39,12 +39,12 @@ KEPT = {
     "completions/mean_length": "completion_length",
     "completions/clipped_ratio": "clipped_ratio",
 }
-SAME_NAMES = (
+GRPO_SAME_NAMES = (
     *("num_generations", "max_completion_length", "temperature", "top_p", "beta", "num_iterations"),
     "reward_weights",
 )
 # Log lines whose mean reward is compared.
-WINDOW = 5
+REWARD_WINDOW = 5
 
 
 class GroupTrainer(GRPOTrainer):
@@ -152,15 +152,16 @@ class GroupMetrics(MetricsWriter):
         self._see(state.global_step, kept["reward"])
 
     def _see(self, step: int, reward: float) -> None:
-        self._rewards = [*self._rewards, reward][-WINDOW:]
-        if len(self._rewards) < WINDOW:
+        self._rewards = [*self._rewards, reward][-REWARD_WINDOW:]
+        if len(self._rewards) < REWARD_WINDOW:
             return
-        mean = sum(self._rewards) / WINDOW
+        mean = sum(self._rewards) / REWARD_WINDOW
         self._best = max(self._best, mean)
         fall = None if self._fall is None else self._fall * (self._unit or 1.0)
         if fall is not None and mean < self._best - fall:
             raise TrainingError(
-                f"step {step}: the mean reward of the last {WINDOW} lines is {mean:.4g}, more than {fall:.4g} below"
+                f"step {step}: the mean reward of the last {REWARD_WINDOW} lines is {mean:.4g}, "
+                f"more than {fall:.4g} below"
                 f" the best, {self._best:.4g}: lower train.learning_rate or raise train.grpo.beta, or set"
                 " train.grpo.max_reward_fall higher (null never stops); nothing is published."
             )
@@ -196,12 +197,12 @@ def build(
     if cfg["model"]["attn_implementation"] == "auto":
         loading["model"] = {**cfg["model"], "attn_implementation": "sdpa"}
     base = load_base(folder, loading, device)
-    require_room(prompts, group["max_completion_length"], getattr(base.config, "max_position_embeddings", None))
+    require_context(prompts, group["max_completion_length"], getattr(base.config, "max_position_embeddings", None))
     # The stop tokens of the data: TRL takes those of the generation configuration, which may lack the end of a turn.
     base.generation_config.eos_token_id = list(prompts.stops)
     model = add_adapter(base, cfg["adapter"], start)
     check_rows(model, rows, rows)
-    own: dict[str, Any] = {name: value for name, value in group.items() if name in SAME_NAMES}
+    own: dict[str, Any] = {name: value for name, value in group.items() if name in GRPO_SAME_NAMES}
     kind = functools.partial(GRPOConfig, **own)
     every = int(train["gradient_checkpointing"] is True)
     arguments = training_arguments(train, settings, work, device, False, every, kind=kind)

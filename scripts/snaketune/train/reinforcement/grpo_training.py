@@ -9,14 +9,14 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule
-from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
+from snaketune.train.checkpoints.checkpoints import checkpoint_facts, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal
 from snaketune.train.device import check_formats, prepare_arithmetic
 from snaketune.train.hooks import Hooks
 from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import sync_metrics
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
-from snaketune.train.out_of_memory import advise, explaining_out_of_memory
+from snaketune.train.out_of_memory import advise_smaller, explaining_out_of_memory
 from snaketune.train.reinforcement.grpo import GroupTrainer, add_callbacks, build
 from snaketune.train.run import Finished
 from snaketune.train.signals import StopRequest
@@ -40,13 +40,13 @@ def train_by_rewards(
     choose_kernels(cfg["train"]["deterministic"], device)
     check_formats(cfg, device)
     checkpoint = newest_intact(work, work.name)
-    saved = facts_of(checkpoint) if checkpoint else {}
+    saved = checkpoint_facts(checkpoint) if checkpoint else {}
     if checkpoint and saved["step"] == saved["max_steps"]:
         print(f"Training is already complete in {checkpoint}.", flush=True)
         return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
     schedule = CheckpointSchedule(settings["save_steps"], settings["hours_between_interruptions"])
     hooks = Hooks(seal=_sealing(work, settings["save_total_limit"], schedule), saved=schedule.saved)
-    out_of_memory = explaining_out_of_memory(lambda: advise(folder, rows.row_length, cfg, device))
+    out_of_memory = explaining_out_of_memory(lambda: advise_smaller(folder, rows.row_length, cfg, device))
     with out_of_memory, explaining_refusal(), StopRequest() as stop:
         trainer = build(folder, rows, cfg, settings, work, device, hooks, start, judges)
         sinks = open_sinks(settings["report_to"], work, cfg)

@@ -88,7 +88,7 @@ def _documents(rows: PackedRows) -> list[tuple[int, np.ndarray, int, int]]:
     return found
 
 
-def require_room(prompts: Prompts, completion: int, context: int | None) -> None:
+def require_context(prompts: Prompts, completion: int, context: int | None) -> None:
     """Check that the longest prompt with an answer fits the model's context.
 
     Raises:

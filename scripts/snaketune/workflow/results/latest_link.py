@@ -6,7 +6,7 @@ from pathlib import Path
 from snaketune.core.atomic import sibling, write_bytes
 from snaketune.core.cached_state import say
 
-LINK, TEXT = "latest", "latest.txt"
+LINK, LINK_TEXT = "latest", "latest.txt"
 
 
 def point_latest(folder: Path, current: str) -> None:
@@ -20,7 +20,7 @@ def point_latest(folder: Path, current: str) -> None:
     try:
         _move_aside(folder / LINK)
         if not _link(folder, current):
-            write_bytes(folder / TEXT, f"{current}\n".encode())
+            write_bytes(folder / LINK_TEXT, f"{current}\n".encode())
     except OSError as error:
         say(f"{folder / LINK} cannot be set to {current} ({error.strerror}): the results are in {folder / current}.")
 
@@ -36,11 +36,11 @@ def drop_dangling(folder: Path) -> None:
     name = _name_of_latest(folder)
     if name and not (folder / name).exists():
         (folder / LINK).unlink(missing_ok=True)
-        (folder / TEXT).unlink(missing_ok=True)
+        (folder / LINK_TEXT).unlink(missing_ok=True)
 
 
 def _name_of_latest(folder: Path) -> str | None:
-    link, text = folder / LINK, folder / TEXT
+    link, text = folder / LINK, folder / LINK_TEXT
     if link.is_symlink():
         return str(link.readlink())
     if link.is_dir() or not text.is_file():
@@ -58,7 +58,7 @@ def _link(folder: Path, current: str) -> bool:
         (folder / LINK).unlink(missing_ok=True)
         return False
     os.replace(partial, folder / LINK)
-    (folder / TEXT).unlink(missing_ok=True)
+    (folder / LINK_TEXT).unlink(missing_ok=True)
     return True
 
 

@@ -19,7 +19,7 @@ from snaketune.core.cached_state import say
 from snaketune.core.canonical import read_json
 
 # The owner of results that no owner file names, while several owners share the folder.
-UNKNOWN = "unknown"
+UNKNOWN_OWNER = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Owner:
         return f"{self.name} ({where}{'' if not self.project or Path(self.project).is_dir() else ', not here'})"
 
 
-def name_of(work: Path, project: Path, config: str) -> str:
+def name_of_owner(work: Path, project: Path, config: str) -> str:
     """Return the name of a project and configuration file as an owner, the same at every call.
 
     A copy of the project has another name, even if its ``work`` folder was copied too.
@@ -138,4 +138,4 @@ def owner_of(variant: str, own: str, owners: list[Owner]) -> str:
     for names in ([o.name for o in others if variant in o.uses], [o.name for o in owners if variant in o.made]):
         if names:
             return next((name for name in names if name != own), own)
-    return UNKNOWN if others else own
+    return UNKNOWN_OWNER if others else own

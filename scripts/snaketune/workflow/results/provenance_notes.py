@@ -22,14 +22,14 @@ from snaketune.core.manifest import listed_files
 from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.write_checks import CLOCK_TOLERANCE
 
-NAME = ".made.json"
+NOTE_FILE = ".made.json"
 # The file whose time Snakemake uses for a folder that is an output.
 STAMP = ".snakemake_timestamp"
 MANIFESTS = ("manifest.json", "adapter.manifest.json", "merged.manifest.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class JobIdentity:
     """The identity of a job and of its inputs and outputs.
 
     Attributes:
@@ -50,7 +50,7 @@ class Proof:
 
 
 @dataclass(slots=True)
-class Contents:
+class ResultDigests:
     """Digests of results; files that a manifest lists are covered by the manifest's digest.
 
     Attributes:
@@ -94,7 +94,7 @@ class Contents:
 
 def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
     """Record the inputs and outputs of Snakemake's finished ``jobs``; print a note if that cannot be written."""
-    contents = Contents(results, DigestCache(work / "digests.json"))
+    contents = ResultDigests(results, DigestCache(work / "digests.json"))
     by_folder: dict[Path, dict[str, Any]] = {}
     for job in jobs:
         if proof := _proof_of(job, contents):
@@ -104,13 +104,13 @@ def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
             by_folder.setdefault(folder, {})[name] = {**facts, "inputs": proof.inputs, "outputs": proof.outputs}
     for folder, proofs in sorted(by_folder.items()):
         try:
-            write_json(folder / NAME, {**_read(folder), **proofs})
+            write_json(folder / NOTE_FILE, {**_read(folder), **proofs})
         except OSError as error:
-            say(f"{folder / NAME} cannot be written ({error.strerror}): a copy of these results may be rebuilt.")
+            say(f"{folder / NOTE_FILE} cannot be written ({error.strerror}): a copy of these results may be rebuilt.")
     contents.digests.save()
 
 
-def _proof_of(job: Any, contents: Contents) -> Proof | None:
+def _proof_of(job: Any, contents: ResultDigests) -> JobIdentity | None:
     # Ancient inputs never cause a rerun, so their digests need not match either.
     inputs = [file for file in job.input if not getattr(file, "is_ancient", False)]
     names = [[_below(file, contents.root) for file in files] for files in (inputs, job.output)]
@@ -124,7 +124,7 @@ def _proof_of(job: Any, contents: Contents) -> Proof | None:
     read = {name: digest for name, digest in read.items() if digest is not None}
     wildcards = {name: str(value) for name, value in job.wildcards_dict.items()}
     spec, benchmark = digest_of(spec, size=16), str(job.benchmark or "")
-    return Proof(job.rule.name, wildcards, spec, read, written, benchmark)  # type: ignore[arg-type]
+    return JobIdentity(job.rule.name, wildcards, spec, read, written, benchmark)  # type: ignore[arg-type]
 
 
 def _below(file: Any, root: Path) -> str | None:
@@ -134,7 +134,9 @@ def _below(file: Any, root: Path) -> str | None:
         return None
 
 
-def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Callable[[Proof], str | None]) -> int:
+def put_in_order(
+    folders: Iterable[Path], results: Path, work: Path, spec_of: Callable[[JobIdentity], str | None]
+) -> int:
     """Correct the file times of results that are proven to be up to date.
 
     Args:
@@ -157,7 +159,7 @@ def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Ca
         late = [name for name in (*proof.outputs, *measured) if times.of(name) < newest]
         if not late or newest > latest:  # a time that is still to come is not passed on: the clock is wrong
             continue
-        contents = contents or Contents(results, DigestCache(work / "digests.json"))
+        contents = contents or ResultDigests(results, DigestCache(work / "digests.json"))
         if _holds(proof, contents, spec_of):
             proven += 1
             for name in late:
@@ -167,7 +169,7 @@ def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Ca
     return proven
 
 
-def _holds(proof: Proof, contents: Contents, spec_of: Callable[[Proof], str | None]) -> bool:
+def _holds(proof: JobIdentity, contents: ResultDigests, spec_of: Callable[[JobIdentity], str | None]) -> bool:
     spec = spec_of(proof)
     if spec is None or digest_of(spec, size=16) != proof.spec:
         return False
@@ -210,12 +212,12 @@ class Times:
         return stamp if "." not in name.rpartition("/")[2] and os.path.lexists(stamp) else path
 
 
-def proofs_in(folder: Path) -> list[Proof]:
+def proofs_in(folder: Path) -> list[JobIdentity]:
     """Return the provenance notes in a folder of results."""
     found = []
     for name, entry in _read(folder).items():
         parts = (entry["wildcards"], entry["spec"], entry["inputs"], entry["outputs"], entry["benchmark"])
-        found.append(Proof(name.split(" ", 1)[0], *parts))
+        found.append(JobIdentity(name.split(" ", 1)[0], *parts))
     return found
 
 
@@ -226,13 +228,13 @@ def drop_notes(folder: Path, names: Container[str]) -> None:
         job: entry for job, entry in entries.items() if not any(Path(path).name in names for path in entry["outputs"])
     }
     with suppress(OSError):  # a note that cannot be removed stays without effect as long as there are records
-        write_json(folder / NAME, kept)
+        write_json(folder / NOTE_FILE, kept)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     """Return the well-formed notes in a folder; damaged ones prove nothing."""
     try:
-        entries = read_json(folder / NAME).items()
+        entries = read_json(folder / NOTE_FILE).items()
         return {name: entry for name, entry in entries if _is_entry(entry)}
     except (OSError, ValueError, AttributeError):
         return {}
@@ -244,12 +246,12 @@ def _is_entry(entry: Any) -> bool:
     return all(isinstance(entry.get(key), dict) for key in ("wildcards", "inputs", "outputs"))
 
 
-def in_order(proofs: list[Proof]) -> list[Proof]:
+def in_order(proofs: list[JobIdentity]) -> list[JobIdentity]:
     """Return proofs in topological order: each after those whose outputs it read."""
     makers = {name: proof for proof in proofs for name in proof.outputs}
-    done: dict[int, Proof] = {}
+    done: dict[int, JobIdentity] = {}
 
-    def add(proof: Proof, above: frozenset[int]) -> None:
+    def add(proof: JobIdentity, above: frozenset[int]) -> None:
         if id(proof) in done or id(proof) in above:  # a cycle can only come from damaged notes
             return
         for name in proof.inputs:
@@ -271,7 +273,7 @@ class _Wildcards(dict[str, str]):
 def order_before_jobs(snakemake: Snakemake, folders: Iterable[Path], results: Path, work: Path) -> None:
     """Correct file times after Snakemake has read all rules and before it builds the DAG."""
 
-    def spec_of(proof: Proof) -> str | None:
+    def spec_of(proof: JobIdentity) -> str | None:
         spec = snakemake.param_of(proof.rule, "spec")
         try:
             found: str | None = spec(_Wildcards(proof.wildcards)) if callable(spec) else spec

@@ -11,10 +11,10 @@ from snaketune.core.canonical import read_json
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.results.latest_link import drop_dangling
 from snaketune.workflow.results.leftovers import find_leftovers, find_unsealed, size_of
-from snaketune.workflow.results.owners import UNKNOWN, owner_of, owners_of
+from snaketune.workflow.results.owners import UNKNOWN_OWNER, owner_of, owners_of
 
 # Names of results; a results folder may also hold other files.
-OURS = re.compile(r"\w[\w.-]*-[0-9a-f]{8}|latest\.copy-\d+", re.ASCII)
+RESULT_NAME = re.compile(r"\w[\w.-]*-[0-9a-f]{8}|latest\.copy-\d+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def find_unused(results: str | Path, variants: set[str], runs: set[str], own: st
     found = []
     for folder in sorted([*results.glob("data/*/*/"), *results.glob("models/*/"), *results.glob("runs/*/*/")]):
         name = folder.relative_to(results).as_posix()
-        if folder.is_symlink() or not folder.is_dir() or name in used or not OURS.fullmatch(folder.name):
+        if folder.is_symlink() or not folder.is_dir() or name in used or not RESULT_NAME.fullmatch(folder.name):
             continue
         owner = owner_of(name, own, owners)
         found.append(Unused(folder, size_of(folder), "" if owner == own else owner))
@@ -112,7 +112,7 @@ def account(unused: list[Unused], removed: list[Unused], owners: Iterable[object
     if any(not one.owner for one in left):
         lines.append("Remove them with: snakemake --cores 1 prune --config prune=yes")
     for owner in sorted({one.owner for one in left if one.owner}):
-        whose = "no owner file names them" if owner == UNKNOWN else f"they belong to {known.get(owner, owner)}"
+        whose = "no owner file names them" if owner == UNKNOWN_OWNER else f"they belong to {known.get(owner, owner)}"
         lines.append(
             f"Kept, because {whose}; to remove these as well: snakemake --cores 1 prune --config 'prune=[yes,{owner}]'"
         )
@@ -130,7 +130,7 @@ def prune(cut: dict[str, Any]) -> list[str]:
         ConfigError: if a named owner owns nothing.
     """
     results, owners = cut["results"], owners_of(Path(cut["results"]))
-    if strange := set(cut["others"]) - {owner.name for owner in owners} - {UNKNOWN}:
+    if strange := set(cut["others"]) - {owner.name for owner in owners} - {UNKNOWN_OWNER}:
         known = ", ".join(owner.name for owner in owners if owner.name != cut["owner"]) or "no other project"
         raise ConfigError(f"prune: {sorted(strange)[0]!r} owns nothing in {results}: name {known}, or yes.")
     unused = find_unused(results, set(cut["variants"]), set(cut["runs"]), cut["owner"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from snaketune.core.canonical import canonical_text
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.stage_table import ROWS, TABLE
+from snaketune.workflow.stage_table import STAGE_BY_NAME, TABLE
 
 RUN_STAGES = tuple(
     stage.name for stage in TABLE if stage.scope == "run" and stage.is_wanted and not stage.has_job_per_result
@@ -27,7 +27,9 @@ def history_settings(job_table: JobTable, run: str, lock: Path) -> str:
     """
     upstream, name = job_table.upstream(job_table.run_ids[run], run), f"{run}-{job_table.run_ids[run]}"
     timed = [(stage, id, id) for stage, id in upstream.items() if stage not in RUN_STAGES]
-    timed += [(stage, job_table.run_ids[run], name) for stage in _stages_of(job_table, run) if ROWS[stage].is_timed]
+    timed += [
+        (stage, job_table.run_ids[run], name) for stage in _stages_of(job_table, run) if STAGE_BY_NAME[stage].is_timed
+    ]
     stages = [
         {"stage": stage, "id": id, "benchmark": f"benchmarks/{stage}/{file}.tsv"} for stage, id, file in _ordered(timed)
     ]
@@ -53,7 +55,7 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
     stages = [
         {
             "stage": stage,
-            "output": job_table.path(stage, own, ROWS[stage].results[-1]),
+            "output": job_table.path(stage, own, STAGE_BY_NAME[stage].results[-1]),
             "log": f"logs/{stage}/{file}.log",
         }
         for stage, own, file in _ordered(shared)
@@ -61,7 +63,7 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
     stages += [
         {
             "stage": stage,
-            "output": job_table.run_path(run, ROWS[stage].results[-1]),
+            "output": job_table.run_path(run, STAGE_BY_NAME[stage].results[-1]),
             "log": f"logs/{stage}/{run}-{id}.log",
         }
         for stage in _stages_of(job_table, run)
@@ -82,10 +84,10 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
 
 
 def _stages_of(job_table: JobTable, run: str) -> list[str]:
-    return [stage for stage in RUN_STAGES if job_table.merges(run) or not ROWS[stage].is_after_merge]
+    return [stage for stage in RUN_STAGES if job_table.merges(run) or not STAGE_BY_NAME[stage].is_after_merge]
 
 
 def _ordered(stages: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Return stages in the order in which the workflow does them."""
-    order = list(ROWS)
+    order = list(STAGE_BY_NAME)
     return sorted(stages, key=lambda stage: order.index(stage[0]))

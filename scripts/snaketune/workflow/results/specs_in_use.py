@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from snaketune.ablate.factors import NAMES as FACTORS
+from snaketune.ablate.factors import FACTOR_NAMES as FACTORS
 from snaketune.core.long_arguments import MARK
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.stage_table import ROWS, stage_names
+from snaketune.workflow.stage_table import STAGE_BY_NAME, stage_names
 
 
 def specs_in_use(job_table: JobTable) -> list[str]:
@@ -22,14 +22,14 @@ def _of_variants(job_table: JobTable) -> Iterator[str]:
     for variant in job_table.in_use()[0]:
         stage, id = variant.split("/")
         if stage in stage_names("data", "model"):
-            for job in (None, *(share.rule for share in ROWS[stage].shares)):
+            for job in (None, *(share.rule for share in STAGE_BY_NAME[stage].shares)):
                 yield job_table.variant_spec(stage, id, job)
 
 
 def _of_runs(job_table: JobTable) -> Iterator[str]:
     for run, id in job_table.run_ids.items():
         for stage in stage_names("run"):
-            if ROWS[stage].keys is not None and not ROWS[stage].is_cost:
+            if STAGE_BY_NAME[stage].keys is not None and not STAGE_BY_NAME[stage].is_cost:
                 yield job_table.run_spec(stage, run)
         yield job_table.plan_spec(run)
         yield job_table.probe_spec(run)

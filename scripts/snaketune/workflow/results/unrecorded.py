@@ -21,10 +21,10 @@ from snaketune.facts.run_facts import HISTORY, RUN
 from snaketune.facts.shapes import ShapeError, shaped
 from snaketune.facts.training_facts import TRAINED
 from snaketune.workflow.results.adopting import GROUPS
-from snaketune.workflow.results.provenance_notes import Contents, drop_notes, proofs_in
+from snaketune.workflow.results.provenance_notes import ResultDigests, drop_notes, proofs_in
 
 # What the facts of a run have to look like, by name; and the manifests of stages, by stage.
-FORMS: dict[str, FactFile[Any]] = {
+RECORDED_FILES: dict[str, FactFile[Any]] = {
     "adapter.manifest.json": TRAINED,
     "evaluation.json": EVALUATION,
     "evaluation_info.json": EVALUATION_INFO,
@@ -35,7 +35,7 @@ FORMS: dict[str, FactFile[Any]] = {
     "run.json": RUN,
     "run_info.json": RUN_INFO,
 }
-MANIFESTS: dict[str, FactFile[Any]] = {
+STAGE_MANIFESTS: dict[str, FactFile[Any]] = {
     "dedupe_records": DEDUPLICATION,
     "pack_rows": PACKING,
     "read_records": READING,
@@ -46,7 +46,9 @@ MANIFESTS: dict[str, FactFile[Any]] = {
 
 def has_form(path: Path) -> bool:
     """Tell whether a JSON file is an object with the parts that its readers expect; any object where none are known."""
-    form = MANIFESTS.get(path.parent.parent.name) if path.name == "manifest.json" else FORMS.get(path.name)
+    form = (
+        STAGE_MANIFESTS.get(path.parent.parent.name) if path.name == "manifest.json" else RECORDED_FILES.get(path.name)
+    )
     try:
         document = read_json(path)
         return isinstance(document, dict) and (form is None or bool(shaped(document, form.kind)))
@@ -57,7 +59,7 @@ def has_form(path: Path) -> bool:
 def unrecorded_facts(wanted: Iterable[str], work: str | Path) -> list[Path]:
     """Return the JSON files without a record that a configuration asks for, and the facts beside them."""
     paths = dict.fromkeys(path for path in map(Path, wanted) if path.suffix == ".json" and path.name != "facts.json")
-    beside = {folder / name: None for folder in dict.fromkeys(path.parent for path in paths) for name in FORMS}
+    beside = {folder / name: None for folder in dict.fromkeys(path.parent for path in paths) for name in RECORDED_FILES}
     return [path for path in {**paths, **beside} if path.is_file() and not has_record(path, work)]
 
 
@@ -87,7 +89,7 @@ def _contradicted(folder: Path, paths: Iterable[Path], work: str | Path) -> list
     if not (paths := list(paths)):
         return []  # the usual case, for which no digests are read
     noted = _noted(folder)
-    contents = Contents(Path(), DigestCache(Path(work) / "digests.json"))
+    contents = ResultDigests(Path(), DigestCache(Path(work) / "digests.json"))
     return [path for path in paths if noted.get(path.name, found := contents.of(str(path))) != found]
 
 

@@ -18,13 +18,13 @@ from snaketune.core.canonical import canonical_text, read_json
 from snaketune.core.errors import ConfigError
 from snaketune.core.reachability import connection_problem, first_hop
 from snaketune.storage.hub_files import HubAddress, in_one_sentence
-from snaketune.workflow.sources.matching_files import DATA_FILE, DESCRIPTIONS, choose_split, listed
-from snaketune.workflow.sources.remote_sources import MAGIC, translate
+from snaketune.workflow.sources.matching_files import DATA_FILE_NAME, DESCRIPTIONS, choose_split, listed_paths
+from snaketune.workflow.sources.remote_sources import WILDCARD, translate
 
 ENDPOINT = "https://huggingface.co"
 DEFAULT_SPLIT = "train"
 REQUEST_SECONDS = 20.0
-CARD = "README.md"
+DATASET_CARD = "README.md"
 HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # The branch where the hub keeps its own conversion of a data set with a loading script.
@@ -111,7 +111,7 @@ def _look(url: str, place: str, split: str | None, config: str | None) -> dict[s
     info = HfApi().dataset_info(address.repo, revision=address.revision, timeout=REQUEST_SECONDS, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
     commit = str(info.sha)
-    card = _configs(address, commit) if CARD in files and not address.pattern else {}
+    card = _configs(address, commit) if DATASET_CARD in files and not address.pattern else {}
     chosen, notes = _chosen(address, place, sorted(files), card, split, config)
     # The listing of a gated data set is public, its files are not: one request per run tells before any job starts.
     if info.gated:
@@ -153,7 +153,7 @@ def _chosen(
     if address.pattern:
         chosen = _matching(address.pattern, names)
         if not chosen:
-            raise ConfigError(f"{place} matches no file: its data files are {listed(_data(names)) or 'none'}.")
+            raise ConfigError(f"{place} matches no file: its data files are {listed_paths(_data(names)) or 'none'}.")
         if split or config:
             raise ConfigError(f"{place} names files: remove `split` and `config`, or the path in the address.")
         return chosen, []
@@ -165,10 +165,14 @@ def _chosen(
     if not data:
         script = any(name.endswith(".py") for name in names)
         cure = f"try @{CONVERTED}, the hub's converted copy" if script else "choose another data set"
-        found = "only a loading script, which is not run" if script else f"no data files, {listed(names) or 'nothing'}"
+        found = (
+            "only a loading script, which is not run"
+            if script
+            else f"no data files, {listed_paths(names) or 'nothing'}"
+        )
         raise ConfigError(f"{place} has {found}: {cure}.")
     chosen, others = choose_split(data, split, place)
-    notes = [f"{place}: the files of other splits are left out: {listed(others)}; set `split:` to select others."]
+    notes = [f"{place}: the files of other splits are left out: {listed_paths(others)}; set `split:` to select others."]
     return chosen, notes if others else []
 
 
@@ -187,13 +191,13 @@ def _of_card(
     if not chosen:
         raise ConfigError(f"{place}: no file is what its card names for {wanted!r}: {', '.join(splits[wanted])}.")
     others = [one for one in splits if one != wanted]
-    note = f"{place}: the split {wanted!r} is read; left out: {listed(others)}; set `split:` to select others."
+    note = f"{place}: the split {wanted!r} is read; left out: {listed_paths(others)}; set `split:` to select others."
     return chosen, [note] if others else []
 
 
 def _matching(pattern: str, names: list[str]) -> list[str]:
     """Return the files behind a path, a folder or a pattern."""
-    if not MAGIC.search(pattern):
+    if not WILDCARD.search(pattern):
         inside = [name for name in names if name.startswith(f"{pattern.rstrip('/')}/")]
         return [pattern] if pattern in names else _data(inside)
     wanted = re.compile(translate(pattern))
@@ -201,14 +205,16 @@ def _matching(pattern: str, names: list[str]) -> list[str]:
 
 
 def _data(names: list[str]) -> list[str]:
-    return [name for name in names if DATA_FILE.search(name) and not DESCRIPTIONS.fullmatch(name.rpartition("/")[2])]
+    return [
+        name for name in names if DATA_FILE_NAME.search(name) and not DESCRIPTIONS.fullmatch(name.rpartition("/")[2])
+    ]
 
 
 def _configs(address: HubAddress, commit: str) -> dict[str, dict[str, list[str]]]:
     """Return the file patterns by configuration and split from the card of a data set."""
     from huggingface_hub import hf_hub_download
 
-    path = hf_hub_download(address.repo, CARD, repo_type="dataset", revision=commit)
+    path = hf_hub_download(address.repo, DATASET_CARD, repo_type="dataset", revision=commit)
     head = HEAD.match(Path(path).read_text("utf-8", "replace"))
     try:
         values = yaml.safe_load(head[1]) if head else None

@@ -21,13 +21,13 @@ from snaketune.storage.hub_files import is_on_hub
 from snaketune.storage.object_storage import HUB_SCHEME, is_remote
 from snaketune.storage.remote_copies import as_entry
 from snaketune.workflow.sources.hub_sources import HubSources
-from snaketune.workflow.sources.matching_files import DATA_FILE, Found, find_files, unreadable
+from snaketune.workflow.sources.matching_files import DATA_FILE_NAME, Found, find_files, unreadable
 from snaketune.workflow.sources.remote_sources import RemoteSources
 
-BUILTIN = "builtin:"
+BUILTIN_PREFIX = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart", "builtin:pairs", "builtin:labels")
 TASK_SUFFIXES = (".yaml", ".yml")
-SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
+URL_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 # Owner and name of a data set on the hub.
 BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 # Reading more than this takes long enough for a progress note.
@@ -66,7 +66,7 @@ class ExternalInputs:
         texts = tuple(config.split.decontaminate)
         if texts not in self._texts:
             key = "split.decontaminate"
-            found = expand(config.split.decontaminate, key)
+            found = expand_paths(config.split.decontaminate, key)
             self._texts[texts] = [{"path": path, "digest": self._digest(Path(path), key)} for path in found]
         self._files |= {
             ("evaluate.files", *config.evaluate.files): self._found(config.evaluate.files, "evaluate.files", ()),
@@ -112,7 +112,7 @@ class ExternalInputs:
         """Return the size of the run's source files, in bytes."""
         key = _key(config)
         if key not in self._bytes:
-            files = [source for source in self.places(config) if not source["path"].startswith(BUILTIN)]
+            files = [source for source in self.places(config) if not source["path"].startswith(BUILTIN_PREFIX)]
             sizes = (file["bytes"] if "bytes" in file else Path(file["path"]).stat().st_size for file in files)
             self._bytes[key] = sum(sizes)
         return self._bytes[key]
@@ -193,7 +193,7 @@ class ExternalInputs:
 
     def _is_bare_name(self, path: str) -> bool:
         """Tell whether a source that is not a file here has the form of a data set's name on the hub, and say so."""
-        is_name = BARE_NAME.fullmatch(path) is not None and not DATA_FILE.search(path)
+        is_name = BARE_NAME.fullmatch(path) is not None and not DATA_FILE_NAME.search(path)
         if not is_name or os.path.lexists(path) or os.path.lexists(path.split("/")[0]):
             return False
         self.notes[f"data.sources: {path} is not a file here; it is read as the hub data set hf://{path}."] = None
@@ -210,11 +210,12 @@ class ExternalInputs:
         path = entry["path"]
         if "digest" in entry:
             return entry
-        digest = "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))
+        digest = "builtin" if path.startswith(BUILTIN_PREFIX) else self._digest(Path(path))
         return {"path": path, "digest": digest, **entry}
 
     def _found(self, patterns: list[str], key: str, suffixes: tuple[str, ...]) -> list[dict[str, str]]:
-        return [{"path": path, "digest": self._digest(Path(path), key)} for path in expand(patterns, key, suffixes)]
+        paths = expand_paths(patterns, key, suffixes)
+        return [{"path": path, "digest": self._digest(Path(path), key)} for path in paths]
 
     def _digest(self, path: Path, key: str = "data.sources") -> str:
         try:
@@ -245,10 +246,10 @@ def _model_key(config: RunConfig) -> tuple[str, bool]:
 
 def _same_file(path: str) -> str:
     """Return one name for all names of a file."""
-    return path if SCHEME.match(path) or path.startswith(BUILTIN) else os.path.realpath(path)
+    return path if URL_SCHEME.match(path) or path.startswith(BUILTIN_PREFIX) else os.path.realpath(path)
 
 
-def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, ...] = ()) -> list[str]:
+def expand_paths(sources: list[str], key: str = "data.sources", suffixes: tuple[str, ...] = ()) -> list[str]:
     """Return the files behind paths, folders and globs: in the given order, a glob's matches sorted, none twice.
 
     Args:
@@ -263,11 +264,11 @@ def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, .
 
 
 def _expand_one(source: str, key: str, suffixes: tuple[str, ...] = (), split: str | None = None) -> Found:
-    if source.startswith(BUILTIN) and key == "data.sources":
+    if source.startswith(BUILTIN_PREFIX) and key == "data.sources":
         if source not in BUILTIN_SOURCES:
             raise ConfigError(f"{key}: there is no {source!r}: use {BUILTIN_SOURCES[0]} or a path.")
         return Found([source])
-    if found_scheme := SCHEME.match(source):
+    if found_scheme := URL_SCHEME.match(source):
         raise ConfigError(_no_address(source, key, found_scheme[0]))
     require_path(source, key)
     if suffixes and Path(source).expanduser().is_dir():

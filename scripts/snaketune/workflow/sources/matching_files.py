@@ -16,28 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import ConfigError
-from snaketune.data.sources.source_files import kind_of
+from snaketune.data.sources.source_files import kind_of_path
 from snaketune.workflow.sources.bounded_walks import refuse_vast_pattern, walk
 from snaketune.workflow.sources.nearest_paths import nearest_path
 
 # Endings of data files, and of compressed ones.
-DATA_FILE = re.compile(
+DATA_FILE_NAME = re.compile(
     r"\.(jsonl|ndjson|jsonlines|json|csv|tsv|parquet|arrow|feather)(\.tar)?(\.(gz|zst|xz|bz2|zip))?$", re.IGNORECASE
 )
 # JSON files that describe a folder and hold no records.
 DESCRIPTIONS = re.compile(
     r"(dataset_infos?|dataset_dict|state|metadata|.*config|package|tokenizer.*|index|README)\.json", re.IGNORECASE
 )
-SPLITS = {
+SPLIT_OF_NAME = {
     "train": ("train", "training"),
     "test": ("test", "tests", "testing"),
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
 }
-SHOWN = 5
+SHOWN_NAMES = 5
 # The key whose folders stand for training data; folders of other keys stand for held-out data.
 SOURCES = "data.sources"
 HELD_OUT = ("test", "validation")
-VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+SHELL_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ def split_of(name: str) -> str:
     """Return the split named in a file's path: in its own name first, then in those of its folders."""
     for part in reversed(Path(name).parts):
         words = set(re.split(r"[^a-z]+", part.lower()))
-        for split, names in SPLITS.items():
+        for split, names in SPLIT_OF_NAME.items():
             if words.intersection(names):
                 return split
     return ""
@@ -99,7 +99,7 @@ def choose_split(names: list[str], split: str | None, place: str) -> tuple[list[
     """
     splits = {name: split_of(name) for name in names}
     if split:
-        wanted = next((one for one, others in SPLITS.items() if split in (one, *others)), split)
+        wanted = next((one for one, others in SPLIT_OF_NAME.items() if split in (one, *others)), split)
         chosen = [name for name in names if splits[name] == wanted or split in Path(name).parts]
     else:
         chosen = [name for name in names if splits[name] == "train"] or [name for name in names if not splits[name]]
@@ -111,12 +111,14 @@ def choose_split(names: list[str], split: str | None, place: str) -> tuple[list[
 
 def data_files(names: list[str]) -> list[str]:
     """Return the names of data files among the names."""
-    return [name for name in names if DATA_FILE.search(name) and not DESCRIPTIONS.fullmatch(Path(name).name)]
+    return [name for name in names if DATA_FILE_NAME.search(name) and not DESCRIPTIONS.fullmatch(Path(name).name)]
 
 
-def listed(names: list[str]) -> str:
+def listed_paths(names: list[str]) -> str:
     """Return names for a note: the first five and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:SHOWN_NAMES]) + (
+        f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
+    )
 
 
 def _with_variables(source: str, key: str) -> str:
@@ -130,7 +132,7 @@ def _with_variables(source: str, key: str) -> str:
             raise ConfigError(f"{key}: {source}: the variable {name} is not set: set it or write the path in full.")
         return os.environ[name]
 
-    return VARIABLE.sub(value, path)
+    return SHELL_VARIABLE.sub(value, path)
 
 
 def _matches(pattern: str, key: str) -> Found:
@@ -144,7 +146,7 @@ def _matches(pattern: str, key: str) -> Found:
         _refuse_special(path, key)
         found.paths.append(path)
     if folders and found.paths and "**" not in pattern:
-        found.notes.append(f"{key}: {pattern} matches folders, which are left out: {listed(folders)}.")
+        found.notes.append(f"{key}: {pattern} matches folders, which are left out: {listed_paths(folders)}.")
     if folders and not found.paths:
         raise ConfigError(f"{key}: {pattern} matches only folders: name one of them, or the files in them.")
     return found
@@ -167,7 +169,7 @@ def _refuse_special(path: str, key: str) -> None:
     except OSError as error:
         raise unreadable(path, key, error) from None
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{key}: {path} is {kind_of(status)}: name a regular file.")
+        raise ConfigError(f"{key}: {path} is {kind_of_path(status)}: name a regular file.")
 
 
 def _files_of_folder(folder: Path, key: str, split: str | None, inside: list[str] | None = None) -> Found:
@@ -183,7 +185,7 @@ def _files_of_folder(folder: Path, key: str, split: str | None, inside: list[str
     if not data:
         raise ConfigError(
             f"{key}: {folder} is a folder without data files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, also"
-            f" compressed): found {listed(inside) or 'nothing'}."
+            f" compressed): found {listed_paths(inside) or 'nothing'}."
         )
     chosen, others = choose_split(data, split, f"{key}: {folder}")
     for name in chosen:
@@ -191,11 +193,12 @@ def _files_of_folder(folder: Path, key: str, split: str | None, inside: list[str
     found = Found([str(folder / name) for name in chosen])
     if others:
         found.notes.append(
-            f"{key}: in {folder} the files of other splits are left out: {listed(others)}; set `split:` to select "
+            f"{key}: in {folder} the files of other splits are left out: {listed_paths(others)}; "
+            f"set `split:` to select "
             f"others.{_to_score(folder, others)}"
         )
     if rest := [name for name in inside if name not in data]:
-        found.notes.append(f"{key}: in {folder} files that are not data files are left out: {listed(rest)}.")
+        found.notes.append(f"{key}: in {folder} files that are not data files are left out: {listed_paths(rest)}.")
     return found
 
 
@@ -218,7 +221,7 @@ def _held_out_files(folder: Path, key: str) -> Found:
 def _to_score(folder: Path, names: list[str]) -> str:
     """Return the line that evaluates a model on held-out files, if there are some."""
     paths = [f'"{folder / name}"' for name in names if split_of(name) in HELD_OUT]
-    return f" To evaluate on them, write evaluate.files: [{listed(paths)}]." if paths else ""
+    return f" To evaluate on them, write evaluate.files: [{listed_paths(paths)}]." if paths else ""
 
 
 def _visible_files(folder: Path, key: str, source: str) -> Iterator[str]:
@@ -245,7 +248,7 @@ def _files_of_splits(folder: Path, key: str, split: str | None) -> Found:
             f"{key}: {folder} has no split {wanted!r}: write `split:` with one of those it has: {', '.join(known)}."
         )
     others = [name for name in known if name != wanted]
-    notes = [f"{key}: reading the split {wanted!r} of the data set {folder}; left out: {listed(others)}."]
+    notes = [f"{key}: reading the split {wanted!r} of the data set {folder}; left out: {listed_paths(others)}."]
     return Found(_files_of_saved(folder / wanted, key), notes if others else [])
 
 

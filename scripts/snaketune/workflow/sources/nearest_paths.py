@@ -11,7 +11,7 @@ from pathlib import Path
 AROUND = "'\"`\u2018\u2019\u201c\u201d \t\u00a0\u200b\ufeff"
 WINDOWS = re.compile(r"([A-Za-z]):[\\/](.*)", re.DOTALL)
 # More entries of a folder are not compared.
-MOST_ENTRIES = 10_000
+MOST_COMPARED = 10_000
 
 
 def nearest_path(given: str) -> str | None:
@@ -52,7 +52,7 @@ def _by_names(path: Path) -> str | None:
 
 def _nearest_name(folder: Path, name: str, is_last: bool) -> str | None:
     try:
-        names = os.listdir(folder)[:MOST_ENTRIES]  # noqa: PTH208 - names, not paths
+        names = os.listdir(folder)[:MOST_COMPARED]  # noqa: PTH208 - names, not paths
     except OSError:
         return None
     same = {_plain(one): one for one in sorted(names)}

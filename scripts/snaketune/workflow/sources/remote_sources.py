@@ -7,11 +7,18 @@ from typing import Any
 
 from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.storage.object_storage import Address, StoredObject, connect, describe, listed, require_package
+from snaketune.storage.object_storage import (
+    Address,
+    StoredObject,
+    connect,
+    describe_object,
+    listed_objects,
+    require_storage_package,
+)
 from snaketune.workflow.sources.matching_files import choose_split, data_files
-from snaketune.workflow.sources.matching_files import listed as shown
+from snaketune.workflow.sources.matching_files import listed_paths as shown
 
-MAGIC = re.compile(r"[*?[]")
+WILDCARD = re.compile(r"[*?[]")
 TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\]|.", re.DOTALL)
 WILD = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
@@ -56,7 +63,7 @@ class RemoteSources:
         return read_state(self._memory, lambda found: isinstance(found, list))
 
     def _ask(self, pattern: str, key: str, split: str | None) -> list[dict[str, Any]]:
-        require_package(f"{key}: {pattern}")
+        require_storage_package(f"{key}: {pattern}")
         try:
             self._client = self._client or self._connect()
             found = _look(self._client, pattern)
@@ -68,9 +75,9 @@ class RemoteSources:
     def _in_folder(self, folder: str, key: str, split: str | None) -> list[StoredObject]:
         """Return the data files below a folder, with a note on those left out."""
         start = folder.rstrip("/") + "/"
-        if MAGIC.search(Address.of(folder).key):
+        if WILDCARD.search(Address.of(folder).key):
             raise DataError(f"{folder} has no splits: remove `split: {split}`, or give the folder.")
-        inside = {one.url.removeprefix(start): one for one in listed(self._client, start, name=folder)}
+        inside = {one.url.removeprefix(start): one for one in listed_objects(self._client, start, name=folder)}
         data = data_files(sorted(name for name in inside if "/." not in f"/{name}"))
         if not data:
             raise DataError(f"{folder} is a folder without data files: found {shown(sorted(inside)) or 'nothing'}.")
@@ -90,12 +97,14 @@ def _look(client: Any, pattern: str) -> list[StoredObject]:
         DataError: if there is none or the storage cannot be asked.
     """
     address = Address.of(pattern)
-    magic = MAGIC.search(address.key)
+    magic = WILDCARD.search(address.key)
     if address.key and not address.key.endswith("/") and not magic:
         try:
-            return [describe(client, pattern)]
+            return [describe_object(client, pattern)]
         except DataError:
-            if not any(listed(client, f"{pattern}/", name=pattern)):  # this also tells whether the bucket exists
+            if not any(
+                listed_objects(client, f"{pattern}/", name=pattern)
+            ):  # this also tells whether the bucket exists
                 raise
     if not magic:
         return []
@@ -103,7 +112,7 @@ def _look(client: Any, pattern: str) -> list[StoredObject]:
     folder = start.rpartition("/")[0]
     wanted = re.compile(translate(address.key))
     found = []
-    for one in listed(client, str(Address(address.bucket, start)), "/" in rest or "**" in rest, pattern):
+    for one in listed_objects(client, str(Address(address.bucket, start)), "/" in rest or "**" in rest, pattern):
         if one.url == pattern:
             return [one]
         key = Address.of(one.url).key
