@@ -129,6 +129,7 @@ def test_each_strategy_starts_a_process_for_each_card(card, strategy, monkeypatc
         "--standalone",
         "--signals-to-handle=SIGTERM",
         "--nproc-per-node=2",
+        "--log-dir=/dev/null",
         "train_model.py",
         "--spec",
         "x",

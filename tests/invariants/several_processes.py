@@ -22,5 +22,8 @@ def train_together(cfg, base, folder, work, stop_after=None, count=2, settings=S
     (work / "case.json").write_text(json.dumps({**given, "stop_after": stop_after, "hangs": hangs}))
     path = os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])
     python = preloaded.python() if nodes is ONE_NODE else sys.executable
-    with mock.patch.dict(os.environ, {"PYTHONPATH": path}), mock.patch.object(sys, "executable", python):
+    (temporary := work / "temporary").mkdir(exist_ok=True)
+    variables = {"PYTHONPATH": path, "TMPDIR": str(temporary)}
+    with mock.patch.dict(os.environ, variables), mock.patch.object(sys, "executable", python):
         run_workers(count, [str(WORKER), str(work / "case.json")], nodes)
+    assert list(temporary.iterdir()) == [], "a training left temporary files"

@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Callable
@@ -194,6 +195,7 @@ def become(request: dict[str, Any]) -> None:
     import numpy
     import torch
 
+    tempfile.tempdir = None
     numpy.random.seed()
     # Snakemake says 0 for a rule that reserves no core.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0)))

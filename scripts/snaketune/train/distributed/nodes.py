@@ -40,7 +40,8 @@ class Nodes:
         :func:`~snaketune.train.distributed.strategy.run_workers`. Under ``srun``, which forwards each signal to all
         processes of its step, the launcher ignores SIGTERM as well: the training processes end by themselves.
         """
-        each = [f"--nproc-per-node={processes // self.count}"]
+        # Without a place for its own logs, of which there are none, the launcher leaves a folder of them in /tmp.
+        each = [f"--nproc-per-node={processes // self.count}", f"--log-dir={os.devnull}"]
         if self.count == 1:
             script = f'trap "" USR1 INT HUP; {_TORCHRUN} "$@"'
             return ["bash", "-c", script, sys.executable, "--standalone", "--signals-to-handle=SIGTERM", *each]
