@@ -1,8 +1,10 @@
 """Tests that take minutes run on request, and the long ones begin first, so that no process waits for the other."""
 
+import contextlib
 import gc
 import os
 import sys
+import tempfile
 
 # Read by OpenMP when torch is loaded, also in the processes of xdist, which share the cores: threads of its own in each
 # would wait for one another.
@@ -23,10 +25,26 @@ LONG = ("real", "workflow", "invariants")
 
 
 def pytest_configure(config):
-    """Give the processes of this session one place for the server of preloaded programs."""
-    session = preloaded.session()
-    session.__enter__()
-    config.add_cleanup(lambda: session.__exit__(None, None, None))
+    """Give the processes of this session a place for the server of preloaded programs, and one for temporary files."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(preloaded.session())
+    if not hasattr(config, "workerinput"):
+        stack.enter_context(temporary_files())
+    config.add_cleanup(stack.close)
+
+
+@contextlib.contextmanager
+def temporary_files():
+    """Remove, at the end of the session, what killed programs left; pytest's own folders stay.
+
+    TMPDIR would also name a disk for data.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as folder:
+        os.environ["TEMP"], tempfile.tempdir = folder, None
+        yield
+        del os.environ["TEMP"]
+        tempfile.tempdir = None
 
 
 @pytest.hookimpl(wrapper=True)
