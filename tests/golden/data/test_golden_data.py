@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import orjson
+import pytest
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[2] / "scripts"
@@ -47,6 +48,7 @@ def call(name, cfg, folder, **arguments):
     subprocess.run(command, cwd=HERE, check=True, env={**os.environ, "PYTHONHASHSEED": "random"})
 
 
+@pytest.mark.usefixtures("forked")
 def test_every_file_is_as_expected_byte_for_byte(tmp_path):
     make(tmp_path)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}

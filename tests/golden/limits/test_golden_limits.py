@@ -81,12 +81,14 @@ def facts_of(told, work):
     return orjson.dumps({"told": told, **accounts}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("case", CASES)
 def test_screen_and_account_are_as_expected(tmp_path, case):
     told = make(*CASES[case], tmp_path)
     assert facts_of(told, tmp_path) == (EXPECTED / f"{case}.json").read_bytes()
 
 
+@pytest.mark.usefixtures("forked")
 def test_every_token_of_the_handed_texts_is_trained_once(tmp_path):
     make(*CASES["texts"], tmp_path)
     from tokenizers import Tokenizer

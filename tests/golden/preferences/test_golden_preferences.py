@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import orjson
+import pytest
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[2] / "scripts"
@@ -84,6 +85,7 @@ def collect(work, expected):
     (expected / "tokenized.json").write_bytes(orjson.dumps(shown, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
+@pytest.mark.usefixtures("forked")
 def test_every_file_is_as_expected_byte_for_byte(tmp_path):
     for name in ("work", "made"):
         (tmp_path / name).mkdir()
