@@ -71,6 +71,21 @@ def test_the_architecture_follows_a_record_through_at_most_twelve_files_that_exi
     assert [name for name in files if not (ROOT / name).is_file()] == []
 
 
+def test_what_architecture_names_in_a_file_is_defined_there():
+    text = (ROOT / "docs/architecture.md").read_text()
+    steps = re.split(r"^\*\*\d+\. ", text.split("## One record")[1].split("\n## ")[0], flags=re.MULTILINE)[1:]
+    named = [(re.match(r"`([^`]+)`", step)[1], name) for step in steps for name in re.findall(r"`(\w+)\(\)`", step)]
+    assert len({file for file, _ in named}) == len(steps) - 1  # all but the rules
+    defined = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
+    assert [each for each in named if each[1] not in defined.findall((ROOT / each[0]).read_text())] == []
+
+
+def test_architecture_lists_every_package():
+    table = (ROOT / "docs/architecture.md").read_text().split("| package |")[1].split("\n\n")[0]
+    packages = {path.parent.name for path in (ROOT / "scripts/snaketune").glob("*/__init__.py")}
+    assert {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])} == packages
+
+
 def test_every_message_that_troubleshooting_quotes_exists():
     text = re.sub(r"\s+", " ", (ROOT / "docs/troubleshooting.md").read_text())
     quoted = [quote for bold in re.findall(r"\*\*(.+?)\*\*", text) for quote in re.findall(r"`([^`]+)`", bold)]
