@@ -53,31 +53,31 @@ merge with its gate and evaluation on a CPU, and compared with its line. The col
 there, not a measurement.
 """
 EXPLANATION = """
-- **packing**: whether documents of a row are kept apart is tried on a miniature of the model when it is prepared, and
-  once more on the model itself before the first step. Where they are not, each row holds one document.
+- **packing**: whether documents of a row are isolated is tested on a miniature of the model when it is prepared, and
+  again on the model itself before the first step. If they are not, each row holds one document.
 - **LoRA targets**: what `adapter.target_modules: all-linear` takes in the tiny model; the notes say what it leaves out
   at rank 16. Routers and gates of experts never get an adapter.
 - **FP8**: whether `train.fp8` finds linear layers; it needs a GPU that computes in float8.
 
-## Tried as far as the first step
+## Tested up to the first step
 
-The installed transformers lists these as causal language models, too. `tests/models/test_every_kind.py` takes each,
-tiny, through preparation, plan, choice of attention, `all-linear` LoRA and the gradients of a first step on a CPU;
-merging, evaluation and long trainings of them are untried.
+The installed transformers also lists these as causal language models. `tests/models/test_every_kind.py` takes a tiny
+model of each through preparation, plan, choice of attention, `all-linear` LoRA and the gradients of a first step on a
+CPU; merging, evaluation and long trainings are untested.
 
 {steps}.
 
 ## Refused
 
-One sentence when they are prepared, because they are not causal with their own settings (bert and its kin, unless their
-configuration says `is_decoder`), or are an encoder with a decoder: {refused}.
+Refused during preparation, because they are not causal in their own configuration (BERT and related models, unless it
+says `is_decoder`) or have an encoder and a decoder: {refused}.
 
-One sentence in front of the first step, because their code fails on rows of text: {later}.
+Refused before the first step, because their code fails on rows of text: {later}.
 
-## Untried
+## Untested
 
-No tiny model of these can be made here, because of a package for pictures, of a default that transformers itself
-refuses, or because they only work beside another model: {untried}. They go the same way as all others.
+No tiny model of these can be built in the tests: they need a package for images, have a default that transformers itself
+refuses, or work only together with another model: {untried}. They are handled like all others.
 """
 HEAD = ("architecture", "attention on a CPU", "attention on a GPU", "packing", "LoRA targets", "FP8", "notes")
 

@@ -12,7 +12,12 @@ UNWANTED = re.compile(
     r"|page that says what happened|not be found out|number formats?|any more|(?:goes|go|gone) on from"
     r"|other rows at a time|twice the rows at a time|for ever|by circumstances|in vain|has not the form|what it takes"
     r"|(?<!there )(?:is|are) no (?:regular|JSON|list|file|record|key|stage|tensor)|model of text"
-    r"|(?:its|our) own has to be|a look needs|is not sent again|are alike by design)\b",
+    r"|(?:its|our) own has to be|a look needs|is not sent again|are alike by design"
+    r"|somebody|are said|said so|stand(?:s)? (?:behind|beside)|as (?:it|they) stands?|in each other's way|as seldom as"
+    r"|(?:slow|fast) way|rows? at once|goes away|makes room"
+    r"|set differently|how far it came|go on|at the beginning of the chain|taken away|a sentence comes|a look"
+    r"|is not looked at|asks for a look|quiet machine|on paper|are told|to be had|of one's own"
+    r"|by the clock|its kin|how sure|what became of|is said not|each way in a process|people (?:compute|report))\b",
     re.IGNORECASE,
 )
 

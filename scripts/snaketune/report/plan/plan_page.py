@@ -183,7 +183,7 @@ def ownership_rows(found: Ownership) -> list[tuple[str, str]]:
     used = UNKNOWN if years is None else f"{years:g}"
     rows = [
         ("Rented, a run", compared_dollars(found["rented_usd_per_run"])),
-        ("On hardware of one's own, a run (electricity)", compared_dollars(found["owned_usd_per_run"])),
+        ("On your own hardware, per run (electricity)", compared_dollars(found["owned_usd_per_run"])),
         ("The hardware", compared_dollars(found["hardware_usd"])),
         ("Paid for after", UNKNOWN if runs is None else f"{units.count(-int(-runs // 1))} runs"),
         (f"Rented, {found['trainings_per_year']} runs a year", compared_dollars(found["rented_usd_per_year"])),
