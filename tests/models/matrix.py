@@ -76,8 +76,8 @@ Refused before the first step, because their code fails on rows of text: {later}
 
 ## Untested
 
-No tiny model of these can be built in the tests: they need a package for images, have a default that transformers itself
-refuses, or work only together with another model: {untried}. They are handled like all others.
+No tiny model of these can be built in the tests: they need a package for images, have a default that transformers
+itself refuses, or work only together with another model: {untried}. They are handled like all others.
 """
 HEAD = ("architecture", "attention on a CPU", "attention on a GPU", "packing", "LoRA targets", "FP8", "notes")
 
