@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from snaketune.plan.advice.presets import read_presets
+from snaketune.plan.advice.preset_files import read_presets
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness import examining
 from snaketune.train.fitness.bench import REDUCED as REDUCED_SIZE

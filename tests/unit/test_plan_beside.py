@@ -7,7 +7,7 @@ from plan_case import PACK, inputs, plan_of, saved
 from plan_models import SMALL_MODELS
 
 from snaketune.plan.advice.after_training import answering_of, host_memory
-from snaketune.plan.advice.presets import load_presets, presets_digest
+from snaketune.plan.advice.preset_files import load_presets, presets_digest
 from snaketune.plan.planning import make_plan
 from snaketune.report.plan.plan_choices import flow, presets
 from snaketune.report.plan.plan_figures import afterwards, plan_figures

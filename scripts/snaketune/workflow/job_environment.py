@@ -12,8 +12,7 @@ from snaketune.core import environment
 from snaketune.core.cli import PARENT_VARIABLE
 from snaketune.core.errors import ConfigError
 from snaketune.evaluate.evaluation_packages import require_evaluation_packages
-from snaketune.model.gguf.gguf_base import require_gguf
-from snaketune.model.gguf.gguf_file import find_gguf
+from snaketune.model.gguf.gguf_file import find_gguf, require_gguf
 from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer, require_trl
 
 PLUGINS = "PYTHONPATH"

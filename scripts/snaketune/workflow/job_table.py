@@ -24,7 +24,7 @@ from snaketune.core.canonical import canonical_text
 from snaketune.core.errors import ConfigError
 from snaketune.core.long_arguments import shortened
 from snaketune.data.shards import MOST_SHARDS, names_of
-from snaketune.plan.advice.presets import presets_digest
+from snaketune.plan.advice.preset_files import presets_digest
 from snaketune.plan.devices.hardware import catalogue_digest
 from snaketune.publish.hub_upload import is_hub
 from snaketune.workflow.sources.inputs import ExternalInputs

@@ -8,7 +8,6 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from snaketune.core.errors import ConfigError, DataError, SnaketuneError
 from snaketune.model.configuration import CONFIG, write_configuration
 from snaketune.model.folder import link
-from snaketune.model.gguf.gguf_file import GgufFacts, UnsupportedGguf, gguf_facts
+from snaketune.model.gguf.gguf_file import GgufFacts, UnsupportedGguf, gguf_facts, require_gguf
 from snaketune.model.json_files import read_object
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ FACTOR_TOLERANCE = 1e-4
 if TYPE_CHECKING:
     from snaketune.model.gguf.gguf_reader import GgufReader
 
-GGUF_PACKAGE = "gguf"
 LINK_NAME = "model.gguf"  # transformers requires the suffix, which files of Ollama's store lack
 # The file's origin and quantisation do not apply to the folder that is written.
 NOT_COPIED = ("_name_or_path", "_model_name_or_path", "quantization_config")
@@ -64,15 +62,6 @@ def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
             _save_weights(source, folder, reader)
             write_configuration(folder / CONFIG, config)
     return facts
-
-
-def require_gguf(file: Path) -> None:
-    """Raise ConfigError if the package that reads GGUF files is not installed."""
-    if find_spec(GGUF_PACKAGE) is None:
-        raise ConfigError(
-            f"model.name_or_path {file} is a GGUF file, which needs the package {GGUF_PACKAGE}: install it with"
-            " `pip install --no-deps -r envs/extras/gguf.txt -c constraints.txt`."
-        )
 
 
 @contextmanager

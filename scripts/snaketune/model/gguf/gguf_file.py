@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,3 +124,12 @@ def _languages(value: Any) -> Iterator[str]:
     for word in (value if isinstance(value, list) else [value])[:MOST_LANGUAGES]:
         if isinstance(word, str) and LANGUAGE.fullmatch(word):
             yield word
+
+
+def require_gguf(file: Path) -> None:
+    """Raise ConfigError if the package that reads GGUF files is not installed."""
+    if find_spec(GGUF_PACKAGE) is None:
+        raise ConfigError(
+            f"model.name_or_path {file} is a GGUF file, which needs the package {GGUF_PACKAGE}: install it with"
+            " `pip install --no-deps -r envs/extras/gguf.txt -c constraints.txt`."
+        )

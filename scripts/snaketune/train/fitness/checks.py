@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from snaketune.plan.advice.presets import read_presets
+from snaketune.plan.advice.preset_files import read_presets
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.memory_settings import setting_of
