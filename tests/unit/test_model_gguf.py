@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.model import smollm2
-from snaketune.model.gguf import gguf_base
+from snaketune.model.gguf import gguf_file
 from snaketune.model.gguf.gguf_base import llama3_factors, scaled_positions
 from snaketune.model.gguf.gguf_file import UnsupportedGguf, find_gguf
 from snaketune.model.gguf.gguf_reader import GgufReader
@@ -139,7 +139,7 @@ def test_a_missing_weight_is_refused(tmp_path, monkeypatch):
 
 def test_without_the_package_a_sentence_says_how_to_install_it(tmp_path, monkeypatch):
     file = write_gguf(tmp_path / "x.gguf")
-    monkeypatch.setattr(gguf_base, "GGUF_PACKAGE", "no_such_package")
+    monkeypatch.setattr(gguf_file, "GGUF_PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"pip install --no-deps -r envs/extras/gguf\.txt"):
         prepare_model(settings(file), tmp_path / "model")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from snaketune.model.gguf.gguf_reader import GgufReader
 
 MAGIC = b"GGUF"
+GGUF_PACKAGE = "gguf"
 SUFFIX = ".gguf"
 SPLIT_NAME = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 # llama.cpp stores a projector, which maps images or audio into a language model, in a separate file.
