@@ -7,7 +7,6 @@ from typing import Any
 
 from snaketune.core.atomic import write_json, writing_directory
 from snaketune.core.canonical import read_json
-from snaketune.model.adapters.peft_names import for_every_peft
 from snaketune.model.configuration import CONFIG, GENERATION, write_configuration
 
 WEIGHTS = "adapter_model.safetensors"
@@ -38,6 +37,9 @@ def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: st
     PEFT stores target modules in the order of a set, which depends on the hash seed, and the local folder of the base
     model; the former are sorted, the latter is replaced by ``base_name``.
     """
+    # Not at the top: the report and the watcher, which take a name from here, would wait seconds for PEFT.
+    from snaketune.model.adapters.peft_names import for_every_peft
+
     settings = for_every_peft(read_json(checkpoint / SETTINGS), kind)
     settings = {name: sorted(value) if _is_set(name, value) else value for name, value in settings.items()}
     # A local path would differ between machines and say nothing to whoever gets the adapter.
