@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -139,10 +140,19 @@ def test_what_is_done_in_a_folder_stays_in_it_when_its_path_is_taken(tmp_path):
     assert (tmp_path / "moved" / "final").exists() and not list((tmp_path / "own").iterdir())
 
 
+def require_other_users() -> None:
+    """Skip where this user may not act as another: not root, or root of a container without the capabilities."""
+    allowed = 0
+    if os.geteuid() == 0:
+        status = Path("/proc/self/status").read_text()
+        allowed = int(re.search(r"^CapEff:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    if any(not allowed & 1 << bit for bit in (0, 6, 7)):  # CHOWN, SETGID, SETUID
+        pytest.skip("only root can act as other users: run the tests as root, or in a container, to see this")
+
+
 def as_another(code: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run shell commands as another user; skip where this one may not become one."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can act as a second user: run the tests as root, or in a container, to see this")
+    require_other_users()
     return subprocess.run(
         ["/bin/sh", "-c", code, "sh", *map(str, arguments)],
         cwd="/",
@@ -192,8 +202,7 @@ VICTIM, THIEF = 65531, 65532
 
 def as_user(uid, function):
     """Call a function in a process of another user and return what it returned, or the text of its error."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can act as other users: run the tests as root, or in a container, to see this")
+    require_other_users()
     receive, send = multiprocessing.Pipe(duplex=False)
     if not (pid := os.fork()):
         try:
@@ -213,6 +222,7 @@ def as_user(uid, function):
 @pytest.fixture
 def victims(tmp_path):
     """A private source of one user, and a scratch folder without the sticky bit: anyone may rename what is in it."""
+    require_other_users()
     reachable(tmp_path)
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch").chmod(0o777)

@@ -154,6 +154,16 @@ def test_what_is_no_file_in_place_of_a_result_is_made_again_or_named(run, kind, 
     assert is_missing or f"{path} was deleted" in capsys.readouterr().err
 
 
+def test_a_file_that_was_restored_before_is_still_missed_when_it_is_gone(run, capsys):
+    before = contents(run)
+    (run / "metrics.jsonl").write_text("edited")
+    heal(wanted(run), "work")
+    (run / "metrics.jsonl").unlink()
+    heal(wanted(run), "work")
+    assert f"{run / 'metrics.jsonl'} was deleted" in capsys.readouterr().err
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_what_is_no_file_is_refused_by_name(tmp_path, kind):
     path = tmp_path / "stage.json"

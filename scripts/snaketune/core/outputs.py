@@ -39,8 +39,12 @@ def record_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
     paths = [path for path in paths if path.is_file()]
     group = sorted(path.name for path in paths)
     for path in paths:
-        facts: dict[str, Any] = {"group": group, "digest": file_digest(path), "mtime_ns": path.stat().st_mtime_ns}
-        write_state(_record_of(path, work), {path.name: {**facts, "content": _text_of(path)}})
+        _record(path, group, work)
+
+
+def _record(path: Path, group: Iterable[str], work: str | Path) -> None:
+    facts: dict[str, Any] = {"group": [*group], "digest": file_digest(path), "mtime_ns": path.stat().st_mtime_ns}
+    write_state(_record_of(path, work), {path.name: {**facts, "content": _text_of(path)}})
 
 
 def forget_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
@@ -90,7 +94,7 @@ def restore(output: Output, work: str | Path = "work") -> bool:
     write_bytes(output.path, output.content.encode())
     # With its old time, or Snakemake would rerun everything that reads the file.
     os.utime(output.path, ns=(output.mtime_ns, output.mtime_ns))
-    record_outputs([output.path], work)
+    _record(output.path, output.group, work)
     return True
 
 
