@@ -10,7 +10,7 @@ from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.train import run as run_module
-from snaketune.train.packages import require_trl
+from snaketune.train.packages import require_trl, require_vllm
 from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stages import stage_id
 
@@ -81,3 +81,18 @@ def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
 def test_trl_is_imported_by_no_other_method():
     tops = [node for node in ast.parse(Path(run_module.__file__).read_text()).body if isinstance(node, ast.ImportFrom)]
     assert not [node.module for node in tops if "reinforcement" in (node.module or "")]
+
+
+def test_vllm_is_passed_through_only_where_it_is_used(monkeypatch):
+    pytest.importorskip("trl")
+    from snaketune.train.reinforcement.grpo import own_arguments
+
+    section = grpo(vllm_mode="server", vllm_server_base_url="http://localhost:8000").config.train.grpo.model_dump()
+    assert not [name for name in own_arguments(section) if "vllm" in name]
+    found = own_arguments(section | {"use_vllm": True})
+    assert found["use_vllm"] is True
+    assert (found["vllm_mode"], found["vllm_server_base_url"]) == ("server", "http://localhost:8000")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else True)
+    require_vllm(False)
+    with pytest.raises(ConfigError, match="needs the package vllm, which is not installed"):
+        require_vllm(True)

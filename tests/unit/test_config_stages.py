@@ -147,8 +147,10 @@ def test_no_key_is_dead(key):
         sections["train"] |= {"eval_steps": 5, "early_stopping_patience": 2}
     if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.reward.", "train.grpo.")):
         method = key.split(".")[1]
-        base = config(dedupe=near, train={"method": method})
-        sections["train"]["method"] = method
+        more = {"grpo": {"use_vllm": True}} if key.startswith("train.grpo.vllm_") else {}
+        base = config(dedupe=near, train={"method": method, **more})
+        sections["train"] |= {"method": method}
+        sections["train"][method] |= more.get(method, {})
     if key in ("merge.method", "merge.density", "merge.seed"):
         several = {"adapters": [{"run": "default"}], "method": "dare_ties"}
         base = config(dedupe=near, merge=several)

@@ -82,6 +82,19 @@ class GrpoConfig(Section):
         0.0, ge=0, description="Weight of the KL divergence from the start; 0 computes none and saves a forward pass."
     )
     num_iterations: int = Field(1, ge=1, description="Optimizer steps on each batch of answers.")
+    use_vllm: bool = Field(
+        False, description="Generate with vLLM, which has to be installed beside TRL in a version that it accepts."
+    )
+    vllm_mode: Literal["colocate", "server"] = Field(
+        "colocate",
+        description="With `use_vllm`: `colocate` shares the GPU with training; `server` asks `trl vllm-serve`.",
+    )
+    vllm_gpu_memory_utilization: float = Field(
+        0.3, gt=0, lt=1, description="With `vllm_mode: colocate`: the share of the GPU's memory that vLLM takes."
+    )
+    vllm_server_base_url: str | None = Field(
+        None, description="With `vllm_mode: server`: its address, such as http://localhost:8000."
+    )
 
 
 class TrainConfig(Section):

@@ -107,6 +107,8 @@ def read_work(
         setting = with_checkpointing(config, setting, cfg["train"]["gradient_checkpointing"], target)
     except PlanError as error:
         notes.append(str(error))
+    if cfg["train"]["method"] == "reward":
+        notes.append("train.method: reward computes no logits of the vocabulary, so that memory is an upper bound")
     adapter = setting.adapter
     work = Work(
         rows=train["rows"],

@@ -44,6 +44,10 @@ class Grpo(TypedDict, total=False):
     top_p: float
     beta: float
     num_iterations: int
+    use_vllm: bool
+    vllm_mode: Literal["colocate", "server"]
+    vllm_gpu_memory_utilization: float
+    vllm_server_base_url: str | None
 
 
 class Train(TypedDict, total=False):

@@ -13,7 +13,13 @@ from snaketune.core.cli import PARENT_VARIABLE
 from snaketune.core.errors import ConfigError
 from snaketune.evaluate.evaluation_packages import require_evaluation_packages
 from snaketune.model.gguf.gguf_file import find_gguf, require_gguf
-from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer, require_trl
+from snaketune.train.packages import (
+    require_bitsandbytes,
+    require_deepspeed,
+    require_optimizer,
+    require_trl,
+    require_vllm,
+)
 
 PLUGINS = "PYTHONPATH"
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -100,6 +106,7 @@ def _training(config: LinkedConfig) -> None:
     require_optimizer(config.train.optim)
     require_deepspeed(config.train.strategy)
     require_trl(config.train.method)
+    require_vllm(config.train.method == "grpo" and config.train.grpo.use_vllm)
 
 
 def _evaluation(config: LinkedConfig) -> None:

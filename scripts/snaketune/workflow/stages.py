@@ -145,6 +145,7 @@ def _matters(config: LinkedConfig, key: str) -> bool:
         return config.dedupe.near
     if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.reward.", "train.grpo.")):
         is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
+        is_used &= not key.startswith("train.grpo.vllm_") or config.train.grpo.use_vllm
         return key.split(".")[1] == config.train.method and is_used
     if key in BEST_KEYS:
         return _follows_evaluations(config, key)

@@ -43,6 +43,7 @@ GRPO_SAME_NAMES = (
     *("num_generations", "max_completion_length", "temperature", "top_p", "beta", "num_iterations"),
     "reward_weights",
 )
+OF_VLLM = ("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "vllm_server_base_url")
 # Log lines whose mean reward is compared.
 REWARD_WINDOW = 5
 
@@ -202,8 +203,7 @@ def build(
     base.generation_config.eos_token_id = list(prompts.stops)
     model = add_adapter(base, cfg["adapter"], start)
     check_rows(model, rows, rows)
-    own: dict[str, Any] = {name: value for name, value in group.items() if name in GRPO_SAME_NAMES}
-    kind = functools.partial(GRPOConfig, **own)
+    kind = functools.partial(GRPOConfig, **own_arguments(group))
     every = int(train["gradient_checkpointing"] is True)
     arguments = training_arguments(train, settings, work, device, False, every, kind=kind)
     return GroupTrainer(
@@ -215,6 +215,12 @@ def build(
         prompts=prompts,
         hooks=hooks,
     )
+
+
+def own_arguments(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of TRL's trainer that the section ``train.grpo`` sets, those of vLLM only if it is used."""
+    names = (*GRPO_SAME_NAMES, *OF_VLLM) if group["use_vllm"] else GRPO_SAME_NAMES
+    return {name: group[name] for name in names if name in group}
 
 
 def _scoring(name: str, judge: Path, folder: Path, rows: PackedRows, prompts: Prompts, cfg: TrainingSlice) -> ScoredBy:
