@@ -6,7 +6,7 @@ import pytest
 from ablate_case import SHAPE, Machine, ablation, facts
 
 from snaketune.ablate.effects import Epoch, MeasuredCase, effect, part_of_epoch, together
-from snaketune.ablate.layouts import Layout, operations
+from snaketune.ablate.layouts import SampleLayout, operations
 from snaketune.ablate.summing import why_not_product
 
 EPOCH = Epoch(36_000, 75, reading=(4.0, 1.0), tokenising=(10.0, 0.0), hours_between_interruptions=24.0, save_steps=100)
@@ -64,7 +64,7 @@ def test_a_part_of_an_epoch():
 
 def test_padding_costs_the_layers_and_not_a_chunked_loss():
     # 10 rows of 100 places, 500 real tokens, 200 trained; attention left out by a width of 0.
-    layout, shape = Layout("", 100, 10, 500, 200, 0), replace(SHAPE, attention_width=0)
+    layout, shape = SampleLayout("", 100, 10, 500, 200, 0), replace(SHAPE, attention_width=0)
     engine = {"attention": "sdpa", "chunked_loss": True, "checkpoint_every": 0}
     layers = 1000 * (4 * 300_000 + 6 * 50_000)
     assert operations(shape, layout, engine, 50_000, False) == pytest.approx((layers + 200 * 4 * 100_000) / 500)

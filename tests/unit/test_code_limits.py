@@ -1,4 +1,4 @@
-"""The limits that CONTRIBUTING.md states: size of modules, functions and folders, and no coinage in a file's name."""
+"""The limits that CONTRIBUTING.md states: size of modules, functions and folders, and names that say what they are."""
 
 import ast
 import re
@@ -25,6 +25,8 @@ LONG_FUNCTIONS = {
 }
 # A module with fewer lines and one importer is part of that one, or of a neighbour, but for this many.
 SMALL, SMALL_MODULES = 60, 5
+# One name for one thing: a search finds it. The few that are left are a type variable and constants of one module each.
+REPEATED_FILE_NAMES, REPEATED_NAMES = 5, 40
 GENERATED = "Generated from the configuration's models: run `make generate`."
 # Lowest number of comment lines per line of code, docstrings excluded. Raise it when the share has risen.
 COMMENTS = 0.029
@@ -96,6 +98,36 @@ def test_rules_are_short_and_common_smk_has_none():
 
 def test_file_names_are_terms_of_the_field():
     assert [name_of(path) for path in MODULES if COINAGES.search(path.stem)] == []
+
+
+def public_names(path):
+    """The public names that a module defines at its top level; those that it imports are another's."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found = [node.name]
+        else:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [inner for target in targets if target for inner in ast.walk(target)]
+            found = [name.id for name in names if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
+        yield from (name for name in found if not name.startswith("_"))
+
+
+def test_few_files_have_the_same_name():
+    places = defaultdict(list)
+    for path in MODULES:
+        places[path.name].append(name_of(path))
+    repeated = {name: found for name, found in places.items() if len(found) > 1}
+    assert len(repeated) <= REPEATED_FILE_NAMES, repeated
+
+
+def test_few_public_names_are_defined_in_more_than_one_module():
+    places = defaultdict(set)
+    for path in MODULES:
+        for name in public_names(path):
+            places[name].add(name_of(path))
+    repeated = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    assert len(places) > 2000 and "TokenLimits" in places and "LINES_OF_A_MODULE" not in places
+    assert len(repeated) <= REPEATED_NAMES, repeated
 
 
 def test_facts_are_read_by_typed_keys():

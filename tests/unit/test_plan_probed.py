@@ -130,10 +130,10 @@ class Fake:
 
 
 def test_what_cannot_fit_is_not_tried_and_running_out_of_memory_is_a_result():
-    from snaketune.train.probe.autotune import search
+    from snaketune.train.probe.autotune import search_candidates
 
     device = Fake(breaks_at=8)
-    rows = search(Candidate(4, 4, 0, 0), device.measure, device.needs, 17.0, cores=8, is_cpu=False)
+    rows = search_candidates(Candidate(4, 4, 0, 0), device.measure, device.needs, 17.0, cores=8, is_cpu=False)
     verdicts = {
         (row["setting"]["micro_batch"], row["setting"]["checkpoint_every"], row["setting"]["workers"]): row["verdict"]
         for row in rows
@@ -149,21 +149,21 @@ def test_what_cannot_fit_is_not_tried_and_running_out_of_memory_is_a_result():
 
 
 def test_steps_in_the_backward_pass_keep_their_rows_at_a_time():
-    from snaketune.train.probe.autotune import search
+    from snaketune.train.probe.autotune import search_candidates
 
     device = Fake()
-    search(Candidate(4, 1, 0, 0), device.measure, device.needs, 99.0, cores=8, is_cpu=False, splits=False)
+    search_candidates(Candidate(4, 1, 0, 0), device.measure, device.needs, 99.0, cores=8, is_cpu=False, splits=False)
     assert {(each.micro_batch, each.accumulation) for each in device.tried} == {(4, 1)}
 
 
 def test_other_errors_of_a_candidate_are_not_swallowed():
-    from snaketune.train.probe.autotune import search
+    from snaketune.train.probe.autotune import search_candidates
 
     def diverge(candidate):
         raise TrainingError("the loss is not finite.")
 
     with pytest.raises(TrainingError, match="not finite"):
-        search(Candidate(1, 1, 0, 0), diverge, Fake().needs, 99.0, cores=2, is_cpu=True)
+        search_candidates(Candidate(1, 1, 0, 0), diverge, Fake().needs, 99.0, cores=2, is_cpu=True)
 
 
 def test_a_probe_and_its_advice_are_said_in_a_sentence_each(tmp_path):

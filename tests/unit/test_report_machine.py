@@ -10,7 +10,7 @@ from snaketune.facts.measured import RUN_INFO
 from snaketune.report.charts.curves import Curve, gather, growing_lines
 from snaketune.report.charts.loss_charts import loss_chart, loss_over_dollars, loss_over_time, loss_over_tokens
 from snaketune.report.run.history import changes, machine_facts, run_before, stage_times, timeline
-from snaketune.report.run.machine_section import checkpoint_facts, rate_charts, time_split, token_costs, took
+from snaketune.report.run.machine_section import checkpoint_rows, rate_charts, time_split, token_costs, took
 
 
 def facts_of(lines, **changes):
@@ -86,7 +86,7 @@ def test_checkpoints_say_how_often_and_what_they_cost():
         "crash_loses_seconds": 1030.0,
     }
     facts = facts_with(info={**facts_with().info, "checkpoints": found})
-    shown = dict(checkpoint_facts(facts))
+    shown = dict(checkpoint_rows(facts))
     assert shown["How often"] == "about every 17.0 min, chosen by cost"
     assert shown["Of the training time"] == "0.6%"
     assert shown["Checkpoints written"] == "14"

@@ -9,19 +9,19 @@ from snaketune.config.schema import LinkedConfig, RunConfig
 from snaketune.config.typed_sections import section_modules
 from snaketune.facts.shapes import shaped
 from snaketune.settings import data_slices, evaluation_slices, merge_slices, planning_slice, training_slices
-from snaketune.settings.model_section import Model
-from snaketune.settings.plan_section import Plan
-from snaketune.settings.tokens_section import Tokens
+from snaketune.settings.model_section import ModelSection
+from snaketune.settings.plan_section import PlanSection
+from snaketune.settings.tokens_section import TokensSection
 from snaketune.workflow.stages import CONFIGURED_STAGES, OPERATIONAL, slice_of
 
 
 class TokensSlice(typing.TypedDict, total=False):
-    tokens: Tokens
+    tokens: TokensSection
 
 
 class ModelSlice(typing.TypedDict, total=False):
-    model: Model
-    plan: Plan
+    model: ModelSection
+    plan: PlanSection
 
 
 SLICES = {

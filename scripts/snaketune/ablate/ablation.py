@@ -11,7 +11,7 @@ from snaketune.ablate.case import FEWEST_STEPS, TrainingCase, measure_reading, m
 from snaketune.ablate.case_settings import configured, loading, setting_in_words
 from snaketune.ablate.effects import Epoch, MeasuredCase, effect, together
 from snaketune.ablate.factors import AblationSituation, CaseSetting, Factor, FactorPair
-from snaketune.ablate.layouts import DocumentSample, Layout, lay_out, operations, predicted_speed_up
+from snaketune.ablate.layouts import DocumentSample, SampleLayout, lay_out, operations, predicted_speed_up
 from snaketune.ablate.summing import Parts, ablation_facts
 from snaketune.core.errors import TrainingError
 from snaketune.plan.flops import ModelShape
@@ -148,7 +148,7 @@ class Ablation:
         scratch = str(self._folder / "probe")
         return TrainingCase(str(subject.model), layout, cfg, settings, tokens, scratch, self._is_cpu)
 
-    def _layout(self, setting: CaseSetting) -> Layout:
+    def _layout(self, setting: CaseSetting) -> SampleLayout:
         subject = self._subject
         rows = self._folder / "rows"
         return lay_out(subject.sample, setting.row_length, setting.packing, subject.pad_id, rows)

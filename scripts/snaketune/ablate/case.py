@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
-from snaketune.ablate.layouts import Layout
+from snaketune.ablate.layouts import SampleLayout
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import TrainingSlice
@@ -26,7 +26,7 @@ class TrainingCase:
     """A short training: sections of the configuration, operational settings, rows, and how many tokens it sees."""
 
     model: str
-    layout: Layout
+    layout: SampleLayout
     cfg: TrainingSlice
     settings: Operational
     tokens: float

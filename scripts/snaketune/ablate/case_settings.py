@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from snaketune.ablate.factors import CaseSetting, Factor
-from snaketune.settings.model_section import Model
+from snaketune.settings.model_section import ModelSection
 from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import PaddedTrain, StartedAdapter, TrainingSlice
 
@@ -45,7 +45,7 @@ def configured(
     if not setting.bf16:
         model["dtype"] = "float32"
     adapter = _adapter(cfg["adapter"], setting.rank)
-    return {"train": cast(PaddedTrain, train), "adapter": adapter, "model": cast(Model, model)}
+    return {"train": cast(PaddedTrain, train), "adapter": adapter, "model": cast(ModelSection, model)}
 
 
 def _adapter(section: StartedAdapter, rank: int) -> StartedAdapter:

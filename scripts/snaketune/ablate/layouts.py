@@ -25,7 +25,7 @@ MOST_DOCUMENTS, MOST_HELD_OUT = 4096, 256
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SampleLayout:
     """Rows of the sample on disk, and counts of those of the training split.
 
     Attributes:
@@ -111,12 +111,12 @@ def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int
     return needed, own if own > needed else max(needed, min(guides, context or guides))
 
 
-def lay_out(sample: DocumentSample, row_length: int, packing: bool, pad_id: int, folder: Path) -> Layout:
+def lay_out(sample: DocumentSample, row_length: int, packing: bool, pad_id: int, folder: Path) -> SampleLayout:
     """Write the sample as rows unless they exist, and return them."""
     place = folder / f"{row_length}-{PACKED if packing else PADDED}"
     facts = place / "layout.json"
     if facts.is_file():
-        return Layout(**read_json(facts))
+        return SampleLayout(**read_json(facts))
     place.mkdir(parents=True, exist_ok=True)
     counts = {}
     for split, chosen in (("train", sample.train), ("eval", sample.held_out)):
@@ -127,13 +127,13 @@ def lay_out(sample: DocumentSample, row_length: int, packing: bool, pad_id: int,
         counts[split] = write_rows(place / f"{split}.arrow", documents, plan.among(chosen), row_length, pad_id)
     rows, tokens, trained = (int(counts["train"][name]) for name in ("rows", "tokens", "trainable_tokens"))
     squares = int((sample.lengths.astype(np.int64) ** 2).sum())
-    layout = Layout(str(place), row_length, rows, tokens, trained, squares)
+    layout = SampleLayout(str(place), row_length, rows, tokens, trained, squares)
     write_json(facts, asdict(layout))
     return layout
 
 
 def operations(
-    shape: ModelShape, layout: Layout, engine: Mapping[str, Any], trained_parameters: int, full: bool
+    shape: ModelShape, layout: SampleLayout, engine: Mapping[str, Any], trained_parameters: int, full: bool
 ) -> float:
     """Return the FLOPs that a training executes per real token.
 

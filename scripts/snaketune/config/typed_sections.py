@@ -77,7 +77,7 @@ def _class(model: type[BaseModel], section: str | None) -> str:
 
 def class_name(model: type[BaseModel]) -> str:
     """Return what the plain type of a model is called."""
-    return model.__name__.removesuffix("Config")
+    return f"{model.__name__.removesuffix('Config')}Section"
 
 
 def _broken(kind: Any, indent: int, before: int) -> str:

@@ -11,6 +11,9 @@ import orjson
 
 from snaketune.core.errors import NotJsonError
 
+# An object as it was read: a record, or a file of another program, whose keys are not declared here.
+Json = dict[str, Any]
+
 # What opening a folder, a pipe or a device, or a link that leads to itself, ends with.
 NOT_REGULAR = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP)
 

@@ -8,7 +8,7 @@ from snaketune.evaluate.answers.evaluation_files import FileSettings
 from snaketune.evaluate.answers.scorers import ANSWER_METRICS
 from snaketune.evaluate.measures import LIKELIHOOD_METRICS
 from snaketune.evaluate.models import ModelSettings
-from snaketune.settings.evaluate_section import Evaluate
+from snaketune.settings.evaluate_section import EvaluateSection
 from snaketune.settings.evaluation_slices import EvaluationSlice
 
 
@@ -58,7 +58,7 @@ class EvaluationSettings:
     @classmethod
     def of_slice(cls, cfg: EvaluationSlice) -> "EvaluationSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        own = cast(Evaluate, cfg.get("evaluate", cfg))
+        own = cast(EvaluateSection, cfg.get("evaluate", cfg))
         return cls(
             tuple(own["metrics"]),
             own["max_samples"],

@@ -15,15 +15,15 @@ from snaketune.core.errors import TrainingError
 from snaketune.model.adapters.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
 from snaketune.settings.evaluation_slices import ModelUse
-from snaketune.settings.model_section import Model
-from snaketune.settings.train_section import Train
+from snaketune.settings.model_section import ModelSection
+from snaketune.settings.train_section import TrainSection
 from snaketune.train.device import attention, has_usable_card
 from snaketune.train.kernels.fused_layers import fuse_layers
 from snaketune.train.loading.loading import open_model
 from snaketune.train.packages import NONE
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+ADAPTER_FILE, MODEL_CONFIG = "adapter_config.json", "config.json"
 # Memory for inference besides weights: one chunk of logits, a batch of hidden states, a KV cache.
 INFERENCE_MEMORY = 1.2
 
@@ -45,7 +45,7 @@ class ModelSettings:
     @classmethod
     def of_slice(cls, cfg: ModelUse) -> "ModelSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        model, train = cast(Model, cfg.get("model", cfg)), cast(Train, cfg.get("train", cfg))
+        model, train = cast(ModelSection, cfg.get("model", cfg)), cast(TrainSection, cfg.get("train", cfg))
         return cls(
             dtype=model.get("dtype", "auto"),
             attn_implementation=attention(model.get("attn_implementation", "auto")),
@@ -113,7 +113,7 @@ def load_tokenizer(folder: str | Path, settings: ModelSettings) -> Any:
 
 def is_whole_model(folder: Path) -> bool:
     """Tell whether a training published a model instead of an adapter."""
-    return (folder / MODEL_CONFIG).is_file() and not (folder / ADAPTER_CONFIG).is_file()
+    return (folder / MODEL_CONFIG).is_file() and not (folder / ADAPTER_FILE).is_file()
 
 
 def attach_adapter(model: Any, folder: str | Path) -> PeftModel:

@@ -6,11 +6,10 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import orjson
 
+from snaketune.core.canonical import Json
 from snaketune.core.errors import DataError
 from snaketune.facts.fact_files import missing_file
 from snaketune.facts.shapes import ShapeError, shaped
-
-Json = dict[str, Any]
 
 
 class Line(TypedDict):

@@ -12,11 +12,11 @@ from snaketune.merge.checkpoint import Checkpoint
 from snaketune.model.configuration import CONFIG, GENERATION, with_dtype, write_configuration
 from snaketune.model.stop_tokens import settings_with_stop
 
-TEMPLATE = "chat_template.jinja"
+TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TIED, TEXT = "tie_word_embeddings", "text_config"
 # How the names of the two embeddings end, in the models that may tie them.
-OUTPUTS = (".lm_head.weight", ".embed_out.weight", ".output_layer.weight")
+OUTPUT_FILES = (".lm_head.weight", ".embed_out.weight", ".output_layer.weight")
 INPUTS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight", ".embedding.weight")
 COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
@@ -58,7 +58,7 @@ def has_own_output_layer(folder: Path) -> bool:
     checkpoint = Checkpoint(folder)
     output, embedding = (
         next((name for end in ends for name in checkpoint.shapes if f".{name}".endswith(end)), None)
-        for ends in (OUTPUTS, INPUTS)
+        for ends in (OUTPUT_FILES, INPUTS)
     )
     if not output or not embedding or checkpoint.shapes[output] != checkpoint.shapes[embedding]:
         return bool(output)
@@ -91,4 +91,4 @@ def _replace_template(folder: Path, template: str) -> None:
     if path.is_file():
         write_configuration(path, {key: value for key, value in read_json(path).items() if key != "chat_template"})
     (folder / "chat_template.json").unlink(missing_ok=True)
-    write_bytes(folder / TEMPLATE, template.encode())
+    write_bytes(folder / TEMPLATE_FILE, template.encode())

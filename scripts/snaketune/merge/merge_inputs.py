@@ -10,7 +10,7 @@ from snaketune.core.canonical import read_json
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.rounding import AUTO, AUTOMATIC, Rounding
-from snaketune.settings.merge_section import Merge
+from snaketune.settings.merge_section import MergeSection
 from snaketune.settings.merge_slices import MergeSlice
 
 
@@ -41,7 +41,7 @@ class MergeSettings:
     @classmethod
     def of_slice(cls, cfg: MergeSlice) -> "MergeSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        own = cast(Merge, cfg.get("merge", cfg))
+        own = cast(MergeSection, cfg.get("merge", cfg))
         dtype = None if own["dtype"] == "auto" else getattr(torch, own["dtype"])
         rounding = Rounding(own.get("rounding", AUTO), own.get("seed", 0))
         return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg), rounding)

@@ -32,7 +32,7 @@ from snaketune.model.configuration import CONFIG
 from snaketune.model.reward_model import is_reward_model
 from snaketune.settings.merge_slices import MergeSlice
 
-COMBINED = "combined_adapter"
+COMBINED_FOLDER = "combined_adapter"
 MergeGate = Callable[[Path, MergeInputs, MergeSlice], dict[str, Any]]
 
 
@@ -62,7 +62,7 @@ def merge_adapter(
     require_room(output, needed, "the merged model")
     with writing_directory(output) as folder:
         if tuned is None:
-            inputs = replace(inputs, adapter=folder / COMBINED)
+            inputs = replace(inputs, adapter=folder / COMBINED_FOLDER)
             tuned = _combine(inputs, cfg, settings)
         dtype = _write(inputs.model, tuned, folder, settings)
         own = inputs.adapter if isinstance(tuned, TrainedModel) else inputs.model

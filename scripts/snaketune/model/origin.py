@@ -9,13 +9,13 @@ from snaketune.model.gguf.gguf_base import convert_gguf
 from snaketune.model.gguf.gguf_file import find_gguf
 from snaketune.model.hub import REPOSITORY, fetch_snapshot
 from snaketune.model.smollm2 import SMOLLM2, fetch_smollm2, packaged_file
-from snaketune.settings.model_section import Model
+from snaketune.settings.model_section import ModelSection
 
 TINY = "tiny"
 
 
 def bring_model(
-    cfg: Model, folder: Path, weights: bool = True, commit: str | None = None
+    cfg: ModelSection, folder: Path, weights: bool = True, commit: str | None = None
 ) -> tuple[dict[str, Any], Path]:
     """Fill the empty ``folder`` with an existing model.
 

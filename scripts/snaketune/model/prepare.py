@@ -18,7 +18,7 @@ from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import corpus_texts
 from snaketune.model.tokenizer_only import TokenizerFolder
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
-from snaketune.settings.model_section import Model, TinyModel
+from snaketune.settings.model_section import ModelSection, TinyModelSection
 
 # Facts that both the tokenizer's job and the model's job determine.
 IN_COMMON = ("vocab_size", "context_length", "tokenizer_digest", "chat_template_digest")
@@ -44,7 +44,7 @@ def merged_base(manifest: str | Path) -> MergedBase:
 
 
 def prepare_model(
-    cfg: Model,
+    cfg: ModelSection,
     output: Path,
     tokenizer: TokenizerFolder,
     corpus: Path | None = None,
@@ -84,7 +84,7 @@ def prepare_model(
 
 
 def _bring(
-    cfg: Model,
+    cfg: ModelSection,
     folder: Path,
     tokenizer: TokenizerFolder,
     corpus: Path | None,
@@ -119,7 +119,7 @@ def describe_weights(folder: Path) -> dict[str, Any]:
     return {"parameters": size.parameters, "dtype": size.dtype, "weights_digest": digest_weights(files)}
 
 
-def describe_shape(folder: Path, cfg: Model) -> dict[str, Any]:
+def describe_shape(folder: Path, cfg: ModelSection) -> dict[str, Any]:
     """Return the same as :func:`describe_weights` from the configuration alone, without weights or digest.
 
     Raises:
@@ -133,7 +133,7 @@ def describe_shape(folder: Path, cfg: Model) -> dict[str, Any]:
     return {"parameters": parameters_of(config).total, "dtype": dtype, "weights_digest": None}
 
 
-def make_tiny_model(cfg: TinyModel, corpus: Path | None, tokenizer_folder: Path, folder: Path) -> None:
+def make_tiny_model(cfg: TinyModelSection, corpus: Path | None, tokenizer_folder: Path, folder: Path) -> None:
     """Train the tiny model of ``cfg`` (the ``model.tiny`` section) and save it into ``folder``, with its tokenizer.
 
     Args:
@@ -166,7 +166,7 @@ def make_tiny_model(cfg: TinyModel, corpus: Path | None, tokenizer_folder: Path,
         link(file, folder / file.name)
 
 
-def check_sizes(cfg: TinyModel) -> None:
+def check_sizes(cfg: TinyModelSection) -> None:
     """Raise ConfigError if no model has the sizes in ``cfg``."""
     if cfg["hidden_size"] % (2 * cfg["num_attention_heads"]):
         raise ConfigError(

@@ -14,7 +14,7 @@ from snaketune.model.json_files import read_object
 HEAD = "score"
 CLASSIFIER = "ForSequenceClassification"
 TASK = "SEQ_CLS"
-SEED, DEVIATION = 0, 0.02
+CHECK_SEED, DEVIATION = 0, 0.02
 # Names of the output layer, which a reward model leaves out.
 OUTPUTS = ("lm_head.", "embed_out.", "output_layer.")
 
@@ -90,6 +90,6 @@ def start_head(model: Any) -> None:
             f"train.method: reward needs a head that is one linear layer called {HEAD}, and {type(model).__name__} has"
             " another: choose another model."
         )
-    drawn = torch.empty(head.weight.shape).normal_(0, DEVIATION, generator=torch.Generator().manual_seed(SEED))
+    drawn = torch.empty(head.weight.shape).normal_(0, DEVIATION, generator=torch.Generator().manual_seed(CHECK_SEED))
     with torch.no_grad():
         head.weight.copy_(drawn)

@@ -11,7 +11,7 @@ from snaketune.model.configuration import describe_configuration, describe_token
 from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import QUICKSTART, corpus_texts
 from snaketune.model.tiny.tiny_tokenizer import make_tokenizer
-from snaketune.settings.model_section import Model
+from snaketune.settings.model_section import ModelSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TokenizerFolder:
         return cls(Path(manifest).parent / "model", read_manifest(manifest))
 
 
-def prepare_tokenizer(cfg: Model, output: Path, corpus: Path | None = None) -> dict[str, Any]:
+def prepare_tokenizer(cfg: ModelSection, output: Path, corpus: Path | None = None) -> dict[str, Any]:
     """Fill the folder ``output`` with the model that ``cfg`` names, without its weights.
 
     Args:
@@ -60,7 +60,7 @@ def prepare_tokenizer(cfg: Model, output: Path, corpus: Path | None = None) -> d
         return {**origin, **describe_configuration(folder), "nature": nature}
 
 
-def look_at_tokenizer(cfg: Model, folder: Path, texts: Iterable[str]) -> dict[str, Any]:
+def look_at_tokenizer(cfg: ModelSection, folder: Path, texts: Iterable[str]) -> dict[str, Any]:
     """Fill the empty ``folder`` in the same way, to inspect a few records before they are prepared.
 
     Args:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.adapter_section import AdapterSection
 from snaketune.settings.training_slices import ModelTraining
 
 CHECKPOINT_LEVELS = (0, 4, 2, 1)
@@ -24,7 +24,7 @@ class AdapterSetting:
     target_parameters: str | tuple[str, ...] = ()
     trainable_token_indices: tuple[int, ...] = ()
 
-    def section(self) -> Adapter:
+    def section(self) -> AdapterSection:
         """Return the fields as the ``adapter`` section of the configuration has them."""
         modules, parameters = self.target_modules, self.target_parameters
         return {
@@ -114,7 +114,7 @@ def setting_of(cfg: ModelTraining, row_length: int, device: str, has_bf16: bool 
     )
 
 
-def _adapter_setting(adapter: Adapter) -> AdapterSetting:
+def _adapter_setting(adapter: AdapterSection) -> AdapterSetting:
     modules, parameters = adapter["target_modules"], adapter.get("target_parameters") or ()
     dtype = adapter.get("dtype", "auto")
     return AdapterSetting(

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.facts.lines import DuplicateLine, Json, LeakLine, LeftOutLine, read_lines
+from snaketune.core.canonical import Json
+from snaketune.facts.lines import DuplicateLine, LeakLine, LeftOutLine, read_lines
 from snaketune.report.text import Excerpt, excerpt
 
 QUARANTINE_SHOWN = 10

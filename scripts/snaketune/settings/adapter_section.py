@@ -3,7 +3,7 @@
 from typing import Literal, TypedDict
 
 
-class Adapter(TypedDict, total=False):
+class AdapterSection(TypedDict, total=False):
     """The keys of `adapter` that decide results; a slice has those its stage depends on."""
 
     type: Literal["lora", "none"]

@@ -3,7 +3,7 @@
 from typing import Literal, TypedDict
 
 
-class Source(TypedDict, total=False):
+class SourceSection(TypedDict, total=False):
     """A source with its own settings; a plain string is a source with only a path."""
 
     path: str
@@ -16,10 +16,10 @@ class Source(TypedDict, total=False):
     max_records: int | None
 
 
-class Data(TypedDict, total=False):
+class DataSection(TypedDict, total=False):
     """The keys of `data` that decide results; a slice has those its stage depends on."""
 
-    sources: list[str | Source]
+    sources: list[str | SourceSection]
     max_records: int | None
     seed: int
     format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"]

@@ -2,11 +2,11 @@
 
 from typing import TypedDict
 
-from snaketune.settings.data_section import Data
-from snaketune.settings.dedupe_section import Dedupe
-from snaketune.settings.model_section import Model
-from snaketune.settings.split_section import Split
-from snaketune.settings.tokens_section import Tokens
+from snaketune.settings.data_section import DataSection
+from snaketune.settings.dedupe_section import DedupeSection
+from snaketune.settings.model_section import ModelSection
+from snaketune.settings.split_section import SplitSection
+from snaketune.settings.tokens_section import TokensSection
 
 
 class TrainMethod(TypedDict, total=False):
@@ -18,14 +18,14 @@ class TrainMethod(TypedDict, total=False):
 class ReadingSlice(TypedDict, total=False):
     """The slice of ``read_records``."""
 
-    data: Data
+    data: DataSection
     train: TrainMethod
 
 
 class DedupeSlice(TypedDict, total=False):
     """The slice of ``dedupe_records``."""
 
-    dedupe: Dedupe
+    dedupe: DedupeSection
 
 
 class Mixing(TypedDict):
@@ -38,7 +38,7 @@ class Mixing(TypedDict):
 class SplitSlice(TypedDict, total=False):
     """The slice of ``split_records``; ``evaluations`` have the path and digest of each file to keep out of training."""
 
-    split: Split
+    split: SplitSection
     evaluations: list[dict[str, str]]
     mixing: Mixing
 
@@ -46,21 +46,21 @@ class SplitSlice(TypedDict, total=False):
 class LengthSlice(TypedDict, total=False):
     """The slice of ``rightsize`` and of ``pack_rows``."""
 
-    tokens: Tokens
+    tokens: TokensSection
 
 
 class TokenizingSlice(TypedDict, total=False):
     """The slice of ``tokenize_records``."""
 
-    tokens: Tokens
+    tokens: TokensSection
     train: TrainMethod
 
 
 class InspectionSlice(ReadingSlice, total=False):
     """What ``inspect`` shows records with."""
 
-    tokens: Tokens
-    model: Model
+    tokens: TokensSection
+    model: ModelSection
 
 
 class StageSettings(TypedDict):

@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 
-class Dedupe(TypedDict, total=False):
+class DedupeSection(TypedDict, total=False):
     """The keys of `dedupe` that decide results; a slice has those its stage depends on."""
 
     exact: bool

@@ -3,7 +3,7 @@
 from typing import Literal, TypedDict
 
 
-class Evaluate(TypedDict, total=False):
+class EvaluateSection(TypedDict, total=False):
     """The keys of `evaluate` that decide results; a slice has those its stage depends on."""
 
     metrics: list[

@@ -2,25 +2,25 @@
 
 from typing import Any, TypedDict
 
-from snaketune.settings.data_section import Data
-from snaketune.settings.evaluate_section import Evaluate
-from snaketune.settings.merge_section import Merge
-from snaketune.settings.model_section import Model
-from snaketune.settings.train_section import Train
+from snaketune.settings.data_section import DataSection
+from snaketune.settings.evaluate_section import EvaluateSection
+from snaketune.settings.merge_section import MergeSection
+from snaketune.settings.model_section import ModelSection
+from snaketune.settings.train_section import TrainSection
 
 
 class ModelUse(TypedDict, total=False):
     """The sections that say how a model is loaded; of ``train`` they have the threads."""
 
-    model: Model
-    train: Train
+    model: ModelSection
+    train: TrainSection
 
 
 class EvaluationSlice(ModelUse, total=False):
     """The slice of ``evaluate_model``, with what was found of files and tasks: paths, digests and options."""
 
-    data: Data
-    merge: Merge
-    evaluate: Evaluate
+    data: DataSection
+    merge: MergeSection
+    evaluate: EvaluateSection
     evaluation_files: list[dict[str, Any]]
     evaluation_tasks: list[dict[str, str]]

@@ -3,18 +3,18 @@
 from typing import Literal, TypedDict
 
 
-class MergedAdapter(TypedDict, total=False):
+class MergedAdapterSection(TypedDict, total=False):
     """One of the adapters that are merged together."""
 
     run: str
     weight: float
 
 
-class Merge(TypedDict, total=False):
+class MergeSection(TypedDict, total=False):
     """The keys of `merge` that decide results; a slice has those its stage depends on."""
 
     enabled: bool
-    adapters: list[MergedAdapter]
+    adapters: list[MergedAdapterSection]
     method: Literal[
         "cat",
         "linear",

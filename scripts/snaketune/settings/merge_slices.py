@@ -3,10 +3,10 @@
 from typing import TypedDict
 
 from snaketune.settings.evaluation_slices import ModelUse
-from snaketune.settings.merge_section import Merge
+from snaketune.settings.merge_section import MergeSection
 
 
-class CombinedMerge(Merge, total=False):
+class CombinedMerge(MergeSection, total=False):
     """A merge section; ``identities`` are those of the adapters that are combined, by run."""
 
     identities: dict[str, str]

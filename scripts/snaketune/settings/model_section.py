@@ -3,7 +3,7 @@
 from typing import Literal, TypedDict
 
 
-class TinyModel(TypedDict, total=False):
+class TinyModelSection(TypedDict, total=False):
     """The model that `model.name_or_path: tiny` builds from scratch: no download, for trials on a CPU."""
 
     corpus: Literal["quickstart", "data"]
@@ -19,7 +19,7 @@ class TinyModel(TypedDict, total=False):
     seed: int
 
 
-class Model(TypedDict, total=False):
+class ModelSection(TypedDict, total=False):
     """The keys of `model` that decide results; a slice has those its stage depends on."""
 
     name_or_path: str
@@ -36,4 +36,4 @@ class Model(TypedDict, total=False):
         "varlen",
     ]
     trust_remote_code: bool
-    tiny: TinyModel
+    tiny: TinyModelSection

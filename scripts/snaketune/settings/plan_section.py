@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 
-class Plan(TypedDict, total=False):
+class PlanSection(TypedDict, total=False):
     """The keys of `plan` that decide results; a slice has those its stage depends on."""
 
     gpu: str

@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 
-class Split(TypedDict, total=False):
+class SplitSection(TypedDict, total=False):
     """The keys of `split` that decide results; a slice has those its stage depends on."""
 
     test_size: float

@@ -3,7 +3,7 @@
 from typing import Literal, TypedDict
 
 
-class Tokens(TypedDict, total=False):
+class TokensSection(TypedDict, total=False):
     """The keys of `tokens` that decide results; a slice has those its stage depends on."""
 
     chat_template: str | None

@@ -3,7 +3,7 @@
 from typing import Literal, TypedDict
 
 
-class Dpo(TypedDict, total=False):
+class DpoSection(TypedDict, total=False):
     """The loss of `train.method: dpo`."""
 
     beta: float
@@ -11,13 +11,13 @@ class Dpo(TypedDict, total=False):
     label_smoothing: float
 
 
-class Orpo(TypedDict, total=False):
+class OrpoSection(TypedDict, total=False):
     """The loss of `train.method: orpo`."""
 
     beta: float
 
 
-class Kto(TypedDict, total=False):
+class KtoSection(TypedDict, total=False):
     """The loss of `train.method: kto`."""
 
     beta: float
@@ -25,13 +25,13 @@ class Kto(TypedDict, total=False):
     undesirable_weight: float
 
 
-class Reward(TypedDict, total=False):
+class RewardSection(TypedDict, total=False):
     """The loss of `train.method: reward`; the name is TRL's."""
 
     center_rewards_coefficient: float | None
 
 
-class Grpo(TypedDict, total=False):
+class GrpoSection(TypedDict, total=False):
     """Sampling and rewards of `train.method: grpo`, by TRL; the names are TRL's."""
 
     rewards: list[str]
@@ -50,15 +50,15 @@ class Grpo(TypedDict, total=False):
     vllm_server_base_url: str | None
 
 
-class Train(TypedDict, total=False):
+class TrainSection(TypedDict, total=False):
     """The keys of `train` that decide results; a slice has those its stage depends on."""
 
     method: Literal["sft", "dpo", "orpo", "kto", "reward", "grpo"]
-    dpo: Dpo
-    orpo: Orpo
-    kto: Kto
-    reward: Reward
-    grpo: Grpo
+    dpo: DpoSection
+    orpo: OrpoSection
+    kto: KtoSection
+    reward: RewardSection
+    grpo: GrpoSection
     num_train_epochs: float
     max_steps: int
     per_device_train_batch_size: int

@@ -2,19 +2,19 @@
 
 from typing import TypedDict
 
-from snaketune.settings.adapter_section import Adapter
-from snaketune.settings.model_section import Model
-from snaketune.settings.plan_section import Plan
-from snaketune.settings.train_section import Train
+from snaketune.settings.adapter_section import AdapterSection
+from snaketune.settings.model_section import ModelSection
+from snaketune.settings.plan_section import PlanSection
+from snaketune.settings.train_section import TrainSection
 
 
-class StartedAdapter(Adapter, total=False):
+class StartedAdapter(AdapterSection, total=False):
     """An adapter section; ``start`` is the identity of the adapter that training continues from."""
 
     start: str
 
 
-class PaddedTrain(Train, total=False):
+class PaddedTrain(TrainSection, total=False):
     """A train section; ``keeps_padding`` is of an ablation alone, whose rows hold one document each."""
 
     keeps_padding: bool
@@ -23,7 +23,7 @@ class PaddedTrain(Train, total=False):
 class ModelTraining(TypedDict, total=False):
     """The sections that decide what a step of training computes."""
 
-    model: Model
+    model: ModelSection
     adapter: StartedAdapter
     train: PaddedTrain
 
@@ -31,7 +31,7 @@ class ModelTraining(TypedDict, total=False):
 class TrainingSlice(ModelTraining, total=False):
     """The slice of ``train_model``; of ``plan`` it has the number of devices."""
 
-    plan: Plan
+    plan: PlanSection
 
 
 class ProbeSlice(TrainingSlice, total=False):

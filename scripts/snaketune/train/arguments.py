@@ -7,7 +7,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from snaketune.settings.operational import Operational
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.train.device import Device, precision_arguments
 from snaketune.train.kernels.activations import checkpointing_arguments
 
@@ -26,7 +26,7 @@ SAME_NAMES = (
 
 
 def training_arguments(
-    train: Train,
+    train: TrainSection,
     settings: Operational,
     work: Path,
     device: Device,

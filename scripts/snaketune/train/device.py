@@ -8,7 +8,7 @@ import torch
 
 from snaketune.core.errors import ConfigError
 from snaketune.core.gpus import MAKE_AGAIN, OR_CPU, why_unusable
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.distributed.process_group import local_rank
 
@@ -96,7 +96,7 @@ def attention(setting: str) -> str:
     return "sdpa" if setting in ("auto", "varlen") else setting
 
 
-def mixed_dtype(train: Train, device: Device) -> torch.dtype | None:
+def mixed_dtype(train: TrainSection, device: Device) -> torch.dtype | None:
     """Return the dtype of automatic mixed precision in training; None without it."""
     precision = precision_arguments(train, device)
     if not precision["bf16"] and not precision["fp16"]:
@@ -142,7 +142,7 @@ def is_sharded(cfg: TrainingSlice) -> bool:
     return shares and cfg["model"].get("quantization", "none") == "none"
 
 
-def precision_arguments(train: Train, device: Device) -> dict[str, Any]:
+def precision_arguments(train: TrainSection, device: Device) -> dict[str, Any]:
     """Return the precision arguments of ``TrainingArguments`` for this device.
 
     A GPU without bfloat16 gets float16 with a scaler from ``bf16: auto``: its float16 weights alone would lose small

@@ -10,8 +10,8 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.settings.adapter_section import Adapter
-from snaketune.settings.train_section import Train
+from snaketune.settings.adapter_section import AdapterSection
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.batches import BatchLayout, document_shape
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
@@ -121,7 +121,7 @@ def prepare_engine(
     )
 
 
-def _suit_cpu(model: Any, train: Train) -> None:
+def _suit_cpu(model: Any, train: TrainSection) -> None:
     """Choose attention by what the model really computes, and install fused layers where nothing is compiled."""
     is_compiled = train["torch_compile"] is True
     if model.config._attn_implementation == VARLEN:
@@ -144,7 +144,7 @@ def _can_be_dense(model: Any, cfg: TrainingSlice, device: Device) -> bool:
     return is_plain and not train.get("keeps_padding") and needs_boundaries(model)
 
 
-def _chunk_loss(model: Any, sample: Any, train: Train) -> tuple[bool, str | None]:
+def _chunk_loss(model: Any, sample: Any, train: TrainSection) -> tuple[bool, str | None]:
     """Install the chunked loss; return whether it is installed, and why not. Preference losses have their own."""
     if train["chunked_loss"] is False or train["method"] != "sft":
         return False, None
@@ -158,7 +158,7 @@ def _chunk_loss(model: Any, sample: Any, train: Train) -> tuple[bool, str | None
 
 
 def _compile(
-    model: Any, train: Train, adapter: Adapter, every: int, device: Device, estimate: RunEstimate
+    model: Any, train: TrainSection, adapter: AdapterSection, every: int, device: Device, estimate: RunEstimate
 ) -> tuple[int, str | None]:
     setting = train["torch_compile"]
     is_long = setting == "auto" and not device.is_cpu and estimate.is_long()
@@ -181,7 +181,7 @@ def _offload(model: Any, device: Device) -> list[str]:
 
 
 def _layout(
-    model: Any, splits: tuple[PackedRows, PackedRows], train: Train, places: bool, is_compiled: bool
+    model: Any, splits: tuple[PackedRows, PackedRows], train: TrainSection, places: bool, is_compiled: bool
 ) -> BatchLayout:
     boundaries = needs_boundaries(model)
     if not is_compiled:

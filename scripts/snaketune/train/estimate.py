@@ -10,7 +10,7 @@ from snaketune.plan.devices.hardware import peak_flops
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.fitting import choose_checkpointing
 from snaketune.plan.memory_settings import setting_of
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device
 from snaketune.train.engine import RunEstimate
@@ -37,7 +37,7 @@ def estimate_run(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Devic
     )
 
 
-def _is_long(model: Any, rows: PackedRows, train: Train) -> bool:
+def _is_long(model: Any, rows: PackedRows, train: TrainSection) -> bool:
     tokens = expected_tokens(rows, train)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     is_full = not hasattr(model, "peft_config")
@@ -50,7 +50,7 @@ def _is_long(model: Any, rows: PackedRows, train: Train) -> bool:
     return pays(flops, peak * UTILISATION if peak else None)
 
 
-def expected_tokens(rows: PackedRows, train: Train) -> int:
+def expected_tokens(rows: PackedRows, train: TrainSection) -> int:
     """Return the real tokens that a whole run trains on."""
     total = int(rows.tokens.sum())
     if train["max_steps"] > 0:

@@ -13,7 +13,7 @@ from snaketune.core.errors import SnaketuneError, TrainingError
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device
 
-GIGA = 1e9
+BYTES_PER_GB = 1e9
 # Error messages for exhausted memory besides torch's own exception: torch on RAM, CUDA, its libraries (cuBLAS cannot
 # create its handle), Triton, NCCL, and a loader process killed by the system.
 OUT_OF_MEMORY_TEXTS = (
@@ -85,8 +85,8 @@ def forget_frames(error: BaseException | None) -> None:
 def memory_gigabytes(device: Device) -> float:
     """Return the memory of the GPU, or of the machine, in GB (1e9 bytes)."""
     if device.is_cpu:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGA
-    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIGA
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / BYTES_PER_GB
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / BYTES_PER_GB
 
 
 def advise_smaller(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Device) -> str:

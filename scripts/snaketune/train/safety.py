@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from snaketune.core.errors import DataError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.train.optimizers import state_tensors
 
 ROWS_AT_ONCE = 1024
@@ -245,7 +245,7 @@ def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: P
                 )
 
 
-def describe_batches(rows: int, train: Train) -> str | None:
+def describe_batches(rows: int, train: TrainSection) -> str | None:
     """Return a note if an optimizer step takes more rows than there are, else None."""
     wanted = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
     if rows >= wanted:

@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
+from snaketune.core.canonical import Json
 from snaketune.data.formats.columns import COLUMN_NAMES, plain_name
 from snaketune.data.formats.first_records import has_roles, is_turns
 from snaketune.data.records.parsing import refuse_any_repeated
 from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import ReadingPolicy
 
-Json = dict[str, Any]
 # Longer lists in Python's notation are not parsed: ast takes a hundred times their size in memory.
 LONGEST_LITERAL = 1 << 20
 

@@ -4,9 +4,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.core.errors import DataError
-
-Message = dict[str, Any]
 
 AS_TEMPLATE, TRAIN_REASONING, DROP_REASONING = "auto", "train", "drop"
 # Names of reasoning in transformers; most templates read the first one, that of gpt-oss the second.
@@ -32,13 +31,13 @@ BEFORE_MARKS = frozenset("<[ \t\r\n")
 _READS = re.compile(r"reasoning_content|\.thinking\b|\[\s*['\"]thinking['\"]\s*\]|\.reasoning\b")
 
 
-def may_reason(message: Message) -> bool:
+def may_reason(message: Json) -> bool:
     """Return, by a cheap test, whether a turn may have reasoning."""
     content = message.get("content")
     return len(message) > 2 or (type(content) is str and content[:1] in BEFORE_MARKS)
 
 
-def reasoning_of(message: Message) -> str:
+def reasoning_of(message: Json) -> str:
     """Return the reasoning of a turn, from a separate field or from the beginning of its content, or ''."""
     own = next((message[name] for name in FIELDS if isinstance(message.get(name), str)), "")
     return own or split_content(message.get("content"))[0]
@@ -57,7 +56,7 @@ def split_content(content: Any) -> tuple[str, str]:
     return "", content
 
 
-def reasoning_for_template(messages: list[Message], source: str, setting: str) -> list[Message]:
+def reasoning_for_template(messages: list[Json], source: str, setting: str) -> list[Json]:
     """Return messages with reasoning where the template in ``source`` reads it, or without reasoning.
 
     As in transformers reasoning stands under all its names. A content that begins with marked reasoning is split where
@@ -73,7 +72,7 @@ def reasoning_for_template(messages: list[Message], source: str, setting: str) -
     return [_placed(message, known, setting) if message["role"] == "assistant" else message for message in messages]
 
 
-def _placed(message: Message, known: Collection[str], setting: str) -> Message:
+def _placed(message: Json, known: Collection[str], setting: str) -> Json:
     """Return the turn; marked reasoning stays in its content if the template handles the closing mark."""
     rest = {key: value for key, value in message.items() if key not in FIELDS}
     reasoning, (marked, content) = reasoning_of(message), split_content(message.get("content"))
@@ -153,7 +152,7 @@ def behind(mark: str, answer: str, reasoning: str) -> str:
     return before + closing + (rest if found else 2 * line + rest)
 
 
-def dropped(messages: Sequence[Message], answers: dict[int, str]) -> int:
+def dropped(messages: Sequence[Json], answers: dict[int, str]) -> int:
     """Return the number of trained turns whose reasoning is missing from their ``answers``, {place: text}."""
     given = {place: reasoning_of(messages[place]) for place in answers if may_reason(messages[place])}
     return sum(

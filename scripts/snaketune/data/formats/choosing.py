@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.packed_text import packed_columns, unpacked_columns
 from snaketune.data.formats.chained_refusals import tell_all
@@ -21,7 +21,6 @@ from snaketune.data.records.field_paths import column_of, value_at
 from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 
-Json = dict[str, Any]
 Tried = tuple[list[Json | None], list[RefusedLine | None], RecordConverter]
 # Fields that the configuration must name for all other columns to be ignored without a question.
 DECIDING = {

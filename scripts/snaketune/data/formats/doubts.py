@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.marked_up_text import end_mark_of, mark_in, marks_in
 from snaketune.data.conversations.role_names import ROLE_KEYS, usual_role
@@ -23,8 +24,6 @@ from snaketune.data.formats.unused_fields import texts_of
 from snaketune.data.records.conversion import is_against
 from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import SourceReading
-
-Json = dict[str, Any]
 
 
 def judged_columns(sample: RecordSample, used: Iterable[str]) -> list[str]:

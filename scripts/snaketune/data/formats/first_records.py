@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from snaketune.core.canonical import Json
 from snaketune.core.errors import DataError
 from snaketune.data.conversations.marked_up_text import awaits_answer, markup_of
 from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, apart
@@ -27,7 +28,6 @@ from snaketune.data.sources.blocks import Block
 NO_TEXT = bytes(set(range(32)) - set(b"\t\n\r\f\v\b\x1b"))
 TO_UTF8 = "for example `iconv -f CP1252 -t UTF-8 FILE > NEW`"
 
-Json = dict[str, Any]
 MAIN_NAMES = frozenset(
     (
         *(name for field in ("messages", "prompt", "completion", "text") for name in COLUMN_NAMES[field]),
@@ -64,7 +64,7 @@ def has_answer(value: Any) -> bool:
 # line and `wrong_type`, and counted against data.max_bad_fraction. Without a tolerance one odd value (a number, a list)
 # among the first records would refuse the whole source; with more than one in ten it is another kind of column, for
 # which the person has to decide. Columns in which every value fits come first.
-NEARLY_ALL = 0.9
+MOST_RECORDS = 0.9
 
 
 FitsRecords = Callable[[Sequence[Any], Callable[[Any], bool]], bool]
@@ -72,7 +72,7 @@ FitsRecords = Callable[[Sequence[Any], Callable[[Any], bool]], bool]
 
 def nearly_all(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
     """Return whether nearly all values are valid; records with other values are quarantined and counted."""
-    return bool(values) and sum(map(is_right, values)) >= NEARLY_ALL * len(values)
+    return bool(values) and sum(map(is_right, values)) >= MOST_RECORDS * len(values)
 
 
 def every_one(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.data.conversations.marked_up_text import is_marked
 from snaketune.data.formats.columns import MODALITIES, has_text, is_bookkeeping, is_judging, plain_name, texts_in
 from snaketune.data.formats.first_records import RecordSample
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.records.field_paths import column_of, values_at
 from snaketune.data.records.seen import SeenColumns
-
-Json = dict[str, Any]
 
 IS_BOOKKEEPING, REPEATED, IS_IGNORED, CHOSEN = "bookkeeping", "repeats", "data.ignore", "data.columns"
 FOR_DPO, CHECKED = "for train.method: dpo", "checked"

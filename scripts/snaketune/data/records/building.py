@@ -7,6 +7,7 @@ it.
 from collections.abc import Mapping
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.data.conversations.conversations import Note, ReadTurn, TurnReader, check_order, offered_in
 from snaketune.data.conversations.tool_use import tools_of
 from snaketune.data.records.field_paths import ABSENT, value_at
@@ -15,7 +16,6 @@ from snaketune.data.records.preference_records import PartReader, completed, has
 from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import Ranking, SourceReading
 
-Json = dict[str, Any]
 Given = Mapping[str, list[str]]
 
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.data.conversations.conversations import TEMPLATE_KEYS, TurnReader
 from snaketune.data.conversations.marked_up_text import without_marks
 from snaketune.data.conversations.packed_text import unpacked_columns
@@ -27,7 +28,6 @@ from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 from snaketune.data.records.seen import SeenColumns
 from snaketune.data.templates import ordinary
 
-Json = dict[str, Any]
 # Fields of a canonical turn with text besides its content.
 INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
 UNUSED_COLUMN, MODALITY, JUDGEMENT = "unused", "modality", "judgement"

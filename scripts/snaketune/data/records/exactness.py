@@ -8,13 +8,13 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, TURN_KEYS
 from snaketune.data.formats.columns import COLUMN_NAMES
 from snaketune.data.records.field_paths import column_of
 from snaketune.data.records.parsing import escaped_key, needles, refuse_changed, refuse_escaped, refuse_repeated
 from snaketune.data.records.reading_policy import SourceReading
 
-Json = dict[str, Any]
 CALL_FIELDS = ("tool_calls", "function_call", "tools", "functions")
 
 

@@ -181,7 +181,7 @@ def remove_records(
             for record in np.flatnonzero(row >= 0).tolist():
                 _copy(lines, index.offsets[start], index.offsets[record], kept)
                 at, start = row[record], record + 1
-                pair = DuplicatePair(record, int(representative[at]), float(similarity[at]), kinds[at].as_py())
+                pair = RemovedRecord(record, int(representative[at]), float(similarity[at]), kinds[at].as_py())
                 duplicates.write(pair.described(lines, index))
             _copy(lines, index.offsets[start], index.offsets[-1], kept)
 
@@ -211,7 +211,7 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
 
 
 @dataclass(frozen=True, slots=True)
-class DuplicatePair:
+class RemovedRecord:
     """A removed record and its representative, by index."""
 
     removed: int

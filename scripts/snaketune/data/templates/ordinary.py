@@ -7,9 +7,9 @@ anything: for any other record it returns None, and the general path handles it.
 from collections.abc import Callable
 from typing import Any
 
+from snaketune.core.canonical import Json
 from snaketune.data.formats.columns import PLACEHOLDER
 
-Json = dict[str, Any]
 # From a record to the canonical record and the number of characters of its texts.
 ShortWay = Callable[[Json], tuple[Json, int] | None]
 

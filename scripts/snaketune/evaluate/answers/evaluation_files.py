@@ -13,7 +13,7 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import ReadingPolicy
-from snaketune.settings.evaluate_section import Evaluate
+from snaketune.settings.evaluate_section import EvaluateSection
 from snaketune.settings.evaluation_slices import EvaluationSlice
 from snaketune.storage.copy_targets import NamedSource
 
@@ -36,7 +36,7 @@ class FileSettings:
     @classmethod
     def of_slice(cls, cfg: EvaluationSlice) -> "FileSettings":
         """Return the settings in a configuration slice; columns are those of the data unless given."""
-        own, data = cast(Evaluate, cfg.get("evaluate", cfg)), cfg.get("data", {})
+        own, data = cast(EvaluateSection, cfg.get("evaluate", cfg)), cfg.get("data", {})
         columns = own.get("columns") or data.get("columns", {})
         key = OWN_COLUMNS if own.get("columns") else "data.columns"
         shared: dict[str, Any] = {name: data[name] for name in SHARED if name in data}

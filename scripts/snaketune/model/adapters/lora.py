@@ -9,13 +9,13 @@ from snaketune.core.errors import ConfigError
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.adapters.targets import ALL_LINEAR, Targets, linear_layers, targets_of
 from snaketune.model.reward_model import HEAD, TASK, has_reward_head
-from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.adapter_section import AdapterSection
 
 ALL_EXPERTS = "all-experts"
 LISTED = 8
 
 
-def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) -> LoraConfig:
+def lora_config(model: Any, adapter: AdapterSection, targets: Targets | None = None) -> LoraConfig:
     """Return PEFT's configuration of the ``adapter`` section for ``model``.
 
     Args:
@@ -50,7 +50,7 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
     )
 
 
-def put_adapter(model: Any, adapter: Adapter, targets: Targets | None = None) -> PeftModel:
+def put_adapter(model: Any, adapter: AdapterSection, targets: Targets | None = None) -> PeftModel:
     """Return ``model`` wrapped with the adapter of the ``adapter`` section.
 
     Raises:
@@ -69,7 +69,7 @@ def put_adapter(model: Any, adapter: Adapter, targets: Targets | None = None) ->
         ) from None
 
 
-def _alternatives(model: Any, adapter: Adapter) -> str:
+def _alternatives(model: Any, adapter: AdapterSection) -> str:
     names = sorted({name.rsplit(".", 1)[-1] for name, _ in linear_layers(model)})
     some = f"some of {', '.join(names[:LISTED])}" + (" …" if len(names) > LISTED else "")
     return some if adapter["target_modules"] == ALL_LINEAR else f"all-linear or {some}"

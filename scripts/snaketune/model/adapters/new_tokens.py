@@ -16,7 +16,7 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.configuration import CONFIG
 from snaketune.model.json_files import read_object
 from snaketune.model.weights import embedding_rows
-from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.adapter_section import AdapterSection
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
     return sorted({token if isinstance(token, int) else known[token] for token in setting})
 
 
-def with_token_numbers(adapter: Adapter, folder: Path) -> Adapter:
+def with_token_numbers(adapter: AdapterSection, folder: Path) -> AdapterSection:
     """Return the ``adapter`` section with the ids of its tokens, see :func:`token_numbers`."""
     if adapter["type"] == "none":
         return adapter
@@ -143,7 +143,7 @@ def _usual(weight: Any) -> "tuple[torch.Tensor, float, float]":
 
 
 def advice_on_tokens(
-    rows: Callable[[], PackedRows], new_tokens: Callable[[], dict[str, int]], adapter: Adapter
+    rows: Callable[[], PackedRows], new_tokens: Callable[[], dict[str, int]], adapter: AdapterSection
 ) -> str | None:
     """Return a sentence on new tokens in the data whose embeddings this training does not change, else None.
 

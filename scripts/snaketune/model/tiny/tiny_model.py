@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from snaketune.settings.model_section import TinyModel
+from snaketune.settings.model_section import TinyModelSection
 
 THREADS = 1
 SKIPPED_LABEL = -100  # the label that the loss skips, as in PyTorch
@@ -45,7 +45,7 @@ class Pretraining:
         return self.batch_size * POSITIONS_PER_SEQUENCE
 
 
-def build_model(cfg: TinyModel, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def build_model(cfg: TinyModelSection, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Return a randomly initialised Llama of the sizes in ``cfg`` (the ``model.tiny`` section)."""
     torch.manual_seed(cfg["seed"])
     config = LlamaConfig(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.model_section import TinyModel
+from snaketune.settings.model_section import TinyModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -60,7 +60,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def make_tokenizer(cfg: TinyModel, texts: Iterable[str], folder: Path) -> dict[str, Any]:
+def make_tokenizer(cfg: TinyModelSection, texts: Iterable[str], folder: Path) -> dict[str, Any]:
     """Train the tokenizer of ``cfg`` (the ``model.tiny`` section), save it into ``folder`` and return its sizes.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any
 
 from snaketune.plan.costs.budget import annual_usd, electricity_usd, is_short
 from snaketune.plan.devices.hardware import Hardware, LadderStep
-from snaketune.settings.plan_section import Plan
+from snaketune.settings.plan_section import PlanSection
 
 
 def ladder_table(
@@ -13,7 +13,7 @@ def ladder_table(
     catalogue: Sequence[Hardware],
     fit: Sequence[Mapping[str, Any]],
     method: str,
-    plan: Plan,
+    plan: PlanSection,
 ) -> list[dict[str, Any]]:
     """Return one row per step: its cheapest device on which the run fits, with hours and dollars.
 
@@ -51,7 +51,7 @@ def _none(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**nearest, "train_hours": None, "is_short": False, "usd_per_run": None, "usd_per_year": None}
 
 
-def _offer(step: LadderStep, device: Hardware, cell: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:
+def _offer(step: LadderStep, device: Hardware, cell: Mapping[str, Any] | None, plan: PlanSection) -> dict[str, Any]:
     hours = cell["train_hours"] if cell else None
     hourly = _hourly(step, device, plan)
     once = hours * hourly if hours is not None and hourly is not None else None
@@ -72,7 +72,7 @@ def _offer(step: LadderStep, device: Hardware, cell: Mapping[str, Any] | None, p
     }
 
 
-def _hourly(step: LadderStep, device: Hardware, plan: Plan) -> float | None:
+def _hourly(step: LadderStep, device: Hardware, plan: PlanSection) -> float | None:
     if step.pays == "rent":
         return device.rent.usd if device.rent else None
     return electricity_usd(device.watts, 1, plan["electricity_usd_per_kwh"]) if device.watts else None

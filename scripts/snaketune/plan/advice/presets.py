@@ -14,9 +14,9 @@ from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import adapter_parameters, memory_plan
 from snaketune.plan.memory_settings import setting_of
 from snaketune.plan.workload import Work, with_checkpointing
-from snaketune.settings.model_section import Model
+from snaketune.settings.model_section import ModelSection
 from snaketune.settings.planning_slice import PlanningSlice
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import PaddedTrain, StartedAdapter
 
 
@@ -45,7 +45,7 @@ def _row(
     packs: bool,
 ) -> dict[str, Any]:
     changed = cfg.copy()
-    changed["model"] = cast(Model, _over(cfg["model"], values.get("model") or {}))
+    changed["model"] = cast(ModelSection, _over(cfg["model"], values.get("model") or {}))
     changed["adapter"] = cast(StartedAdapter, _over(cfg["adapter"], values.get("adapter") or {}))
     changed["train"] = cast(PaddedTrain, _over(cfg["train"], values.get("train") or {}))
     then = _work(changed, work, target, packs, (values.get("tokens") or {}).get("packing", True))
@@ -90,7 +90,7 @@ def _work(cfg: PlanningSlice, work: Work, target: Target, packs: bool, wanted: b
     return replace(work, rows=rows, setting=setting, trained=trained)
 
 
-def _inputs(train: Train, run: RunInputs, then: Work) -> RunInputs:
+def _inputs(train: TrainSection, run: RunInputs, then: Work) -> RunInputs:
     return replace(
         run,
         rows=then.rows,

@@ -15,7 +15,7 @@ from snaketune.plan.costs.forecast import Forecast
 from snaketune.plan.costs.throughput import SLOWER
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work, tokens_up_to
-from snaketune.settings.plan_section import Plan
+from snaketune.settings.plan_section import PlanSection
 
 FLOAT8_GAIN = 1.28
 """torchtitan, Llama-3.1-8B on 8 H100: 6,667 to 8,532 tokens/s; for adapters on 70B torchtune found 1.30."""
@@ -129,7 +129,7 @@ def _float8(work: Work, rate: float, has_fp8: bool) -> Changes:
     return {"float8 layers": ({"tokens_per_second": rate * FLOAT8_GAIN}, means)}
 
 
-def cost_rows(plan: Plan, compute_usd: float | None, origin: str) -> list[dict[str, Any]]:
+def cost_rows(plan: PlanSection, compute_usd: float | None, origin: str) -> list[dict[str, Any]]:
     """Return all costs of a run: computing, those configured, and the easily forgotten ones as unknown."""
     others = plan["other_costs_usd"]
     rows = [{"name": "electricity" if plan["owned"] else "GPU hours", "usd": compute_usd, "origin": origin}]
@@ -137,7 +137,7 @@ def cost_rows(plan: Plan, compute_usd: float | None, origin: str) -> list[dict[s
     return rows + [{"name": name, "usd": None, "origin": "unknown"} for name in COMMON_COSTS if name not in others]
 
 
-def rent_or_buy(plan: Plan, seen: Forecast, target: Target, fits: bool = True) -> dict[str, Any]:
+def rent_or_buy(plan: PlanSection, seen: Forecast, target: Target, fits: bool = True) -> dict[str, Any]:
     """Return when bought hardware is paid for, and what a year costs rented and owned; None is unknown.
 
     A device that the run does not fit is neither rented nor bought for it.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from snaketune.plan.costs.budget import electricity_usd
 from snaketune.plan.devices.hardware import THIS_MACHINE, Hardware, find_hardware
 from snaketune.plan.devices.machine import Machine
-from snaketune.settings.plan_section import Plan
+from snaketune.settings.plan_section import PlanSection
 
 CPU = "cpu"
 
@@ -42,7 +42,7 @@ class Target:
         return CPU if self.is_cpu else "cuda"
 
 
-def choose_target(plan: Plan, machine: Machine) -> Target:
+def choose_target(plan: PlanSection, machine: Machine) -> Target:
     """Return the device that the ``plan`` section asks for; ``auto`` is the GPU of this machine, else its CPU."""
     name = (machine.gpu or CPU) if plan["gpu"] == THIS_MACHINE else plan["gpu"]
     hardware = find_hardware(name) or _unknown(name)
@@ -66,7 +66,7 @@ def _unknown(name: str) -> Hardware:
     return Hardware(name, name, (name,), None, rates, None, None, None, None, None, ())
 
 
-def hourly_price(plan: Plan, hardware: Hardware) -> HourlyPrice:
+def hourly_price(plan: PlanSection, hardware: Hardware) -> HourlyPrice:
     """Return the price of an hour of one device: as configured, own electricity, or the catalogue's rent."""
     if plan["price_per_gpu_hour"] is not None:
         return HourlyPrice(plan["price_per_gpu_hour"], "plan.price_per_gpu_hour")
@@ -78,7 +78,7 @@ def hourly_price(plan: Plan, hardware: Hardware) -> HourlyPrice:
     return HourlyPrice(hardware.rent.usd, f"catalogue{day}: {hardware.rent.source}")
 
 
-def _electricity(plan: Plan, hardware: Hardware) -> HourlyPrice:
+def _electricity(plan: PlanSection, hardware: Hardware) -> HourlyPrice:
     if hardware.watts is None:
         return HourlyPrice(None, "the catalogue has no watts for it; give plan.price_per_gpu_hour")
     rate = plan["electricity_usd_per_kwh"]

@@ -12,7 +12,7 @@ from typing import Any
 from snaketune.core.errors import PlanError
 from snaketune.plan.cache import remembered
 from snaketune.plan.memory.unknown import unknown_instead
-from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.adapter_section import AdapterSection
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 EXPERTS_USED = ("num_experts_per_tok", "top_k_experts", "moe_topk")
@@ -128,7 +128,7 @@ def refuse_experts(config: Any, counts: ParameterCounts) -> None:
         )
 
 
-def lora_parameters(config: Any, adapter: Adapter) -> int:
+def lora_parameters(config: Any, adapter: AdapterSection) -> int:
     """Return the number of trainable parameters of a LoRA adapter on the model of ``config``.
 
     PEFT itself adapts the meta model, so that its rules (all-linear, rank patterns, DoRA vectors, modules to save) are
@@ -168,7 +168,7 @@ def meta_model(config: Any, **settings: Any) -> Any:
         return auto_class(config).from_config(config, **settings)
 
 
-def adapted_model(model: Any, adapter: Adapter) -> Any:
+def adapted_model(model: Any, adapter: AdapterSection) -> Any:
     """Return ``model`` (on the meta device) with the LoRA adapter of the ``adapter`` section on it."""
     import torch
 

@@ -11,7 +11,7 @@ Write = Callable[[float, float], str]
 TICK_STEPS = (1.0, 2.0, 5.0, 10.0)
 TICK_ROUNDING = 0.7
 """Tolerance on the tick distance: a few more ticks are better than half as many."""
-SMALLEST, LARGEST = 1e-4, 1e7
+SMALLEST_TICK, LARGEST_TICK = 1e-4, 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def tick_text(value: float, step: float) -> str:
     size = max(abs(value), step)
     if value == 0:
         return "0"
-    if size >= LARGEST or size < SMALLEST or step < SMALLEST:
+    if size >= LARGEST_TICK or size < SMALLEST_TICK or step < SMALLEST_TICK:
         return units.significant(value, 2)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{decimals}f}".replace("-", units.MINUS)

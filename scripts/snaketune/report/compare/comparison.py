@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from snaketune.core.canonical import Json
 from snaketune.facts.evaluation_facts import EVALUATION, Evaluation
-from snaketune.facts.lines import Json, MetricsLine, read_lines
+from snaketune.facts.lines import MetricsLine, read_lines
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO, EvaluationInfo, RunInfo
 from snaketune.facts.plan_facts import PLAN, Plan
 from snaketune.facts.run_facts import RUN, RunIdentity

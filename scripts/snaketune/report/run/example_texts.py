@@ -9,7 +9,7 @@ from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import visible
 
 EXAMPLE_CHARACTERS = 4000
-EXAMPLES_SHOWN = 3
+SHOWN_EXAMPLES = 3
 # Keys of an example and what they hold when it is a pair; any other has the first alone.
 ANSWER_KEYS = {"tokens": ", the chosen answer", "rejected": ", the rejected answer"}
 
@@ -32,7 +32,7 @@ class ShownExample:
 
 def examples(facts: RunPageFacts) -> tuple[ShownExample, ...]:
     """Return up to three training examples; a pair gives two, its chosen and its rejected answer."""
-    shown = facts.tokens["examples"][:EXAMPLES_SHOWN]
+    shown = facts.tokens["examples"][:SHOWN_EXAMPLES]
     return tuple(example_of(example, answer) for example in shown for answer in ANSWER_KEYS if answer in example)
 
 

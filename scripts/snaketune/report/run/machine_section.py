@@ -60,7 +60,7 @@ def time_split(facts: RunPageFacts) -> tuple[BarPart, ...]:
     return tuple(rows)
 
 
-def checkpoint_facts(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
+def checkpoint_rows(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     """Return how often progress was saved and what that cost; unknown numbers are left out."""
     found = facts.measured["checkpoints"]
     every, interval, percent = found["save_steps"], found["interval_seconds"], found["cost_percent"]

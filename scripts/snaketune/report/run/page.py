@@ -69,7 +69,7 @@ def _cost(facts: RunPageFacts) -> dict[str, Any]:
         "planning": plan_compared.planning(facts),
         "time_split": machine_section.time_split(facts),
         "rate_charts": machine_section.rate_charts(facts),
-        "checkpoint_facts": machine_section.checkpoint_facts(facts),
+        "checkpoint_facts": machine_section.checkpoint_rows(facts),
         "token_costs": machine_section.token_costs(facts),
         "has_price": loss_charts.dollars_per_hour(facts) is not None,
         "timeline": history.timeline(facts),

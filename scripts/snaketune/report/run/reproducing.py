@@ -11,7 +11,7 @@ from snaketune.report import units
 from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import excerpt
 
-VALUE_CHARACTERS = 600
+SETTING_CHARACTERS = 600
 COMMAND = "snakemake --cores 8 train"
 
 
@@ -51,7 +51,7 @@ def is_default(entry: ConfigEntry) -> bool:
 def shown_value(value: Any) -> str:
     """Return a value as one writes it in the configuration file, shortened when it is long."""
     text = value if isinstance(value, str) and value else canonical_text(value)
-    short = excerpt(text, VALUE_CHARACTERS)
+    short = excerpt(text, SETTING_CHARACTERS)
     return f"{short.text} ({short.note})" if short.note else short.text
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from snaketune.core.errors import TrainingError
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class BestCheckpoint(TrainerCallback):
         train: the ``train`` section of the configuration.
     """
 
-    def __init__(self, train: Train):
+    def __init__(self, train: TrainSection):
         self.keeps_best: bool = train.get("load_best_model_at_end", False)
         self._patience: int | None = train.get("early_stopping_patience")
         self._threshold: float = train.get("early_stopping_threshold") or 0.0

@@ -24,7 +24,7 @@ from snaketune.train.distributed.zero import ZERO_STAGES, zero_settings
 from snaketune.train.packages import require_deepspeed
 
 ONE_NODE = Nodes()
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+LAUNCHER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 def processes_wanted(cfg: TrainingSlice, nodes: int = 1) -> int:
@@ -78,7 +78,7 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
             each.terminate()
 
     # Signals that the parent ignores, as under nohup, stay ignored.
-    listened = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    listened = [number for number in LAUNCHER_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, tell_to_end) for number in listened}
     try:
         status = process.wait()

@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.adapter_section import AdapterSection
 from snaketune.train.device import Device
 
 # Compiling costs one to three minutes on a GPU machine and saves about a sixth of the time after that
@@ -58,7 +58,7 @@ def pays(flops: float, rate: float | None) -> bool:
 
 
 def wants_compiling(
-    setting: bool | str, device: Device, is_long: bool, adapter: Adapter, is_checkpointing: bool
+    setting: bool | str, device: Device, is_long: bool, adapter: AdapterSection, is_checkpointing: bool
 ) -> tuple[bool, str | None]:
     """Return whether to compile, and why not if it might be expected.
 
@@ -84,7 +84,7 @@ def wants_compiling(
     return False, f"{obstacle}: layers are not compiled; set it to {cure} for more speed"
 
 
-def _obstacle(adapter: Adapter, is_checkpointing: bool) -> tuple[str | None, str]:
+def _obstacle(adapter: AdapterSection, is_checkpointing: bool) -> tuple[str | None, str]:
     """Return the adapter's setting that does not compile, and a value that does."""
     if adapter.get("use_dora"):
         # PEFT's DoRA breaks the graph in each adapted layer and then exceeds the limit of recompilations: it would run

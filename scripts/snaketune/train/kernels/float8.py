@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.train.device import Device, name_of_device
 
 # Ada (8.9) is the first generation with float8 tensor cores; they take shapes in multiples of 16.
@@ -16,7 +16,7 @@ FLOAT8_MULTIPLE = 16
 ROWWISE, ROWWISE_CAPABILITY = "rowwise", (9, 0)
 
 
-def require_float8(train: Train, device: Device) -> None:
+def require_float8(train: TrainSection, device: Device) -> None:
     """Raise ConfigError if ``train.fp8`` is set and the machine does not support it."""
     setting = train["fp8"]
     if setting and (obstacle := _obstacle(device, train["torch_compile"])):

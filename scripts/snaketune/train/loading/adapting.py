@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.model.adapters.lora import fused_experts, put_adapter
 from snaketune.model.adapters.targets import Targets, targets_of
-from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.adapter_section import AdapterSection
 
 ADAPTER_NAME = "default"
 # Parts of the names of an adapter's tensors.
@@ -25,7 +25,7 @@ ADAPTER_TENSORS = ("lora_", "modules_to_save", "trainable_tokens_delta")
 
 
 def add_adapter(
-    base: PreTrainedModel, adapter: Adapter, start: str | Path | None = None
+    base: PreTrainedModel, adapter: AdapterSection, start: str | Path | None = None
 ) -> PeftModel | PreTrainedModel:
     """Return the model that is trained: the base with an adapter on it or, with ``type: none``, the base itself.
 
@@ -86,7 +86,7 @@ def check_modules_to_save(base: torch.nn.Module, names: list[str]) -> None:
             )
 
 
-def check_expressions(adapter: Adapter) -> None:
+def check_expressions(adapter: AdapterSection) -> None:
     """Raise ConfigError for a pattern that is not a regular expression."""
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in adapter[key]:
@@ -98,7 +98,7 @@ def check_expressions(adapter: Adapter) -> None:
                 ) from None
 
 
-def check_patterns(model: PeftModel, adapter: Adapter) -> None:
+def check_patterns(model: PeftModel, adapter: AdapterSection) -> None:
     """Raise ConfigError for a rank or alpha pattern that matches no adapted layer, which PEFT would ignore."""
     layers = [name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)]
     for key in ("rank_pattern", "alpha_pattern"):

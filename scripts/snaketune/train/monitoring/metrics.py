@@ -24,7 +24,7 @@ VOLATILE_METRICS = (
     *(f"{name}_seconds" for name in TIMES),
 )
 # Logged by the Trainer but not a measurement.
-NOT_MEASURED = ("epoch",)
+NO_MEASUREMENTS = ("epoch",)
 # Minimum time between two live lines, apart from the first and the last: metrics.jsonl has all of them.
 LINE_SECONDS = 30.0
 
@@ -80,7 +80,7 @@ class MetricsWriter(TrainerCallback):
         Raises:
             TrainingError: if the loss diverges.
         """
-        measured = {name: value for name, value in (logs or {}).items() if name not in NOT_MEASURED}
+        measured = {name: value for name, value in (logs or {}).items() if name not in NO_MEASUREMENTS}
         if "eval_loss" in measured:
             self._append({"step": state.global_step, **measured})
         elif "loss" in measured:

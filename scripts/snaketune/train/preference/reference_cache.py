@@ -19,7 +19,7 @@ from snaketune.core.digests import file_digest
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.manifest import describe_files
 from snaketune.data.rows.packed_rows import FIXED, PackedRows
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.preference.dpo import PreferenceLoss
 from snaketune.train.preference.dpo_trainer import PreferenceTrainer
@@ -104,7 +104,7 @@ def preference_settings(
     return {"kind": PreferenceTrainer, "loss": PreferenceLoss(**train["dpo"]), **referenced}
 
 
-def loss_limit(train: Train, limit: float | None) -> float | None:
+def loss_limit(train: TrainSection, limit: float | None) -> float | None:
     """Return the limit on the loss increase; None for ``ipo``, whose loss is a squared distance and not in nats."""
     is_distance = train.get("method") == "dpo" and train["dpo"]["loss_type"] == "ipo"
     return None if is_distance else limit

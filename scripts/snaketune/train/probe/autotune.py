@@ -65,7 +65,7 @@ def autotune(
         )
 
     cores, is_cpu, splits = os.cpu_count() or 1, find_device().is_cpu, not train["optimizer_in_backward"]
-    rows = search(current, measure, needs_of(inputs, cfg), there, cores, is_cpu, splits)
+    rows = search_candidates(current, measure, needs_of(inputs, cfg), there, cores, is_cpu, splits)
     measured = [row for row in rows if row["tokens_per_second"]]
     best = max(measured, key=lambda row: row["tokens_per_second"])
     return {
@@ -77,7 +77,7 @@ def autotune(
     }
 
 
-def search(
+def search_candidates(
     current: Candidate,
     measure: Measure,
     needs: MemoryOf,

@@ -45,7 +45,7 @@ WITHOUT_EFFECT = {
     ),
 }
 """Settings that do not affect the speed of a step, or that a probe ignores."""
-LOADER_KEYS = ("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory")
+LOADER_SETTINGS = ("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory")
 
 STEPS, WARMUP_STEPS, REPEATS = 2, 4, 3
 REPEAT_SECONDS = 4.0
@@ -163,7 +163,7 @@ def probe_identity(
         for section, left_out in WITHOUT_EFFECT.items()
     }
     architecture = {name: entry for name, entry in model["files"].items() if name.endswith("config.json")}
-    parts: dict[str, Any] = {"settings": sections, "loader": {name: loader[name] for name in LOADER_KEYS}}
+    parts: dict[str, Any] = {"settings": sections, "loader": {name: loader[name] for name in LOADER_SETTINGS}}
     parts |= {"model": [architecture, model["parameters"], model["dtype"]], "rows": rows["files"]}
     return digest_of({**parts, "device": device, "versions": versions}, size=8)
 

@@ -23,7 +23,7 @@ from snaketune.core.atomic import private_folder
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import logging_interval
 from snaketune.train.determinism import explaining_refusal
@@ -270,7 +270,7 @@ def _now() -> float:
 def _short_training(cfg: TrainingSlice, steps: int, whole: int) -> TrainingSlice:
     """Return the configuration of a training of ``whole`` steps on one device without evaluations."""
     logging = min(logging_interval(cfg["train"]["logging_steps"], whole), steps)
-    changed: Train = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": "single"}
+    changed: TrainSection = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": "single"}
     return {**cfg, "train": {**cfg["train"], **changed}}
 
 

@@ -17,7 +17,7 @@ from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.reward_judge import Judge, ending_of, require_same_tokenizer
 from snaketune.settings.evaluation_slices import ModelUse
 from snaketune.settings.operational import Operational
-from snaketune.settings.train_section import Train
+from snaketune.settings.train_section import TrainSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
@@ -231,7 +231,7 @@ def _scoring(name: str, judge: Path, folder: Path, rows: PackedRows, prompts: Pr
 
 
 def add_callbacks(
-    trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: Train, metrics: Path, sinks: Any
+    trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: TrainSection, metrics: Path, sinks: Any
 ) -> None:
     """Let what saves, stops and writes take part in a training."""
     for name in ("PrinterCallback", "ProgressCallback"):

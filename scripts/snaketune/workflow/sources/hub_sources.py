@@ -25,7 +25,7 @@ ENDPOINT = "https://huggingface.co"
 DEFAULT_SPLIT = "train"
 REQUEST_SECONDS = 20.0
 DATASET_CARD = "README.md"
-HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+YAML_HEADER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # The branch where the hub keeps its own conversion of a data set with a loading script.
 CONVERTED = "refs/convert/parquet"
@@ -215,7 +215,7 @@ def _configs(address: HubAddress, commit: str) -> dict[str, dict[str, list[str]]
     from huggingface_hub import hf_hub_download
 
     path = hf_hub_download(address.repo, DATASET_CARD, repo_type="dataset", revision=commit)
-    head = HEAD.match(Path(path).read_text("utf-8", "replace"))
+    head = YAML_HEADER.match(Path(path).read_text("utf-8", "replace"))
     try:
         values = yaml.safe_load(head[1]) if head else None
     except yaml.YAMLError:
