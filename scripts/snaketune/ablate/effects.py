@@ -39,6 +39,7 @@ def together(results: Sequence[dict[str, Any]]) -> MeasuredCase:
     """Combine the repeats of a case; a case that failed once counts as failed."""
     failures = [result["failed"] for result in results if "failed" in result]
     if failures:
+        # A median over the rounds that succeeded would favour a case that fails whenever memory is short.
         return MeasuredCase(failed=failures[0])
     values = [result["value"] for result in results]
     names = ("rows", "accumulation", "steps", "tokens", "engine")
@@ -46,9 +47,11 @@ def together(results: Sequence[dict[str, Any]]) -> MeasuredCase:
     return MeasuredCase(
         rates=tuple(value["tokens_per_second"] for value in values),
         losses=tuple(value["held_out_loss"] for value in values),
+        # The largest, not the median: a run needs room for its worst case.
         peak_memory_bytes=max(value["peak_memory_bytes"] for value in values),
         save_seconds=median(value["save_seconds"] for value in values),
         first_warm_up_seconds=warm_ups[0],
+        # The first repeat fills the caches of compiled kernels; later trainings find them.
         warm_up_seconds=median(warm_ups[1:] or warm_ups),
         waited_share=max(value["waited_share"] for value in values),
         facts={name: values[0][name] for name in names},
@@ -134,6 +137,8 @@ def effect(off: MeasuredCase, on: MeasuredCase, epoch: Epoch, price_per_hour: fl
 
 def rounds_verdict(ratios: Sequence[float]) -> str:
     """Return faster or slower if all rounds agree, else neither."""
+    # With so few rounds a significance test has hardly any power; agreement of all rounds is a criterion that readers
+    # can check in the table.
     if min(ratios) > 1:
         return "faster"
     return "slower" if max(ratios) < 1 else "unclear"

@@ -128,6 +128,8 @@ def outside_rows(parts: Parts) -> list[dict[str, Any]]:
 
 
 def _outside(parts: Parts, case: MeasuredCase, on: bool, name: str) -> dict[str, Any]:
+    # From each end one factor is switched: its effect on a slow epoch and on a fast one are different numbers, and both
+    # are true.
     here, other = parts.seconds(case, on), parts.seconds(case, on, but=name)
     slow, fast = (other, here) if on else (here, other)
     return part_of_epoch(slow, slow - fast, parts.price_per_hour)

@@ -166,6 +166,8 @@ def _check_optimizer(run: ResolvedRun) -> None:
             1,
             "every backward pass is an optimizer step",
         ),
+        # Each of these needs all gradients at once, and here each parameter's gradient is applied and freed as soon as
+        # it is known.
         ("max_grad_norm", f"{train.max_grad_norm:g}", "0", "the norm over all gradients is only known after the step"),
         ("fp16", train.fp16, False, "scaled gradients have to be checked before the step"),
         ("strategy", train.strategy, "single", "gradients of several GPUs have to be averaged before the step"),
@@ -219,6 +221,7 @@ def _check_start(run: ResolvedRun, start: LinkedConfig) -> None:
             f"{place}, which trains every weight and has no adapter: set model.name_or_path to"
             f" {run.config.adapter.init_from} instead."
         )
+    # Identities, not paths, are compared: one model may be configured in two ways.
     if identity(run.config, "prepare_model") != identity(start, "prepare_model"):
         raise ConfigError(
             f"{place}, whose adapter belongs to another base model ({start.model.name_or_path}): give both runs the"

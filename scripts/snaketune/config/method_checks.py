@@ -148,6 +148,7 @@ def _check_grpo(run: ResolvedRun) -> None:
     if config.data.format == "text":
         raise ConfigError(f"{place} and data.format is text, which has no prompts: set data.format to auto.")
     answers = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    # A group whose answers are in two optimizer steps would be compared with the mean of a part of it.
     if answers % group.num_generations:
         raise ConfigError(
             f"{place} and an optimizer step takes {answers} answers (train.per_device_train_batch_size"

@@ -100,6 +100,8 @@ def _resolve_run(
         # A section that is null in a layer leaves the values below it untouched.
         own = {key: value for key, value in layer.values.items() if key not in ("preset", "runs") and value is not None}
         for key in flatten(own):
+            # Recorded while merging: afterwards a value no longer shows which layer it came from, and errors and the
+            # report name that layer.
             origins[key] = layer.name
         merged = merge(merged, own)
     _check_writable(merged, origins)
@@ -196,6 +198,7 @@ def suggestion(key: str, model: type[BaseModel], path: str = "") -> str:
     if key in OTHER_NAMES:
         ours, tools = OTHER_NAMES[key]
         return f"It is {tools}'s name for {ours}."
+    # Reversed, so that of two keys with the same name the first in the schema's order is suggested.
     everywhere = {path.rsplit(".", 1)[-1]: path for path in reversed(all_keys())}
     if key in FEATURES and key not in everywhere:
         return FEATURES[key]
@@ -230,6 +233,7 @@ def _runs_of(layer: Layer) -> dict[str, dict[str, Any]]:
     for name, values in runs.items():
         if values is not None and not isinstance(values, dict):
             raise ConfigError(f"{layer.name}: runs.{name} is {values!r}: give it keys, or nothing for the defaults.")
+    # YAML reads a run called 2024 as a number.
     return {str(name): values or {} for name, values in runs.items()}
 
 

@@ -59,6 +59,8 @@ def needed_runs(
     seen: set[tuple[str, bool]] = set()
     while waiting:
         found = waiting.pop()
+        # A run and whether its merge is needed are one item: a run may be met first for its adapter and later for its
+        # merged model, which needs more.
         if found not in seen and found[0] != run:
             seen.add(found)
             waiting += _needs(runs[found[0]].config, found[1])
@@ -94,6 +96,8 @@ class _Links:
 
     def training(self, name: str, path: tuple[str, ...]) -> ResolvedRun:
         """Return the run ``name`` with what its training starts from; ``path`` are the runs on the way to it."""
+        # Each run is linked once. Without this, chains that share runs would be resolved once for every path through
+        # them.
         if name not in self._trained:
             self._trained[name] = self._link(self._runs[name], (*path, name))
         return self._trained[name]

@@ -49,11 +49,13 @@ def scored_chunks(
     reader = _Reader(model, settings)
     for indices in row_batches(rows.tokens[:limit], rows.row_length):
         batch = _trimmed(collate(rows, indices), int(rows.tokens[indices].max(initial=1)))
+        # The output at one position predicts the next token, so labels are shifted by one.
         places = (batch["labels"][:, 1:] != IGNORED).nonzero()
         if not len(places):
             continue
         targets = batch["labels"][places[:, 0], places[:, 1] + 1]
         states = reader.states(batch, places)
+        # 4 bytes per float32 logit.
         step = max(1, LOGIT_BYTES // (4 * reader.vocabulary))
         for start in range(0, len(places), step):
             part = slice(start, start + step)
@@ -117,6 +119,8 @@ class _Reader:
         """
         ids = torch.arange(PROBE_TOKENS, device=self._device)[None]
         own = self._model(input_ids=ids, use_cache=False).logits
+        # Some architectures scale or cap logits (Gemma 2's soft cap, Cohere's logit_scale). Comparing a few tokens
+        # notices any of them, known or not.
         hidden = body_of(self._model)(input_ids=ids, use_cache=False).last_hidden_state
         cut = self._model.get_output_embeddings()(hidden)
         is_same = own.shape == cut.shape and torch.allclose(own, cut, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)

@@ -51,6 +51,8 @@ def row_choices(micro_batch: int, accumulation: int) -> list[tuple[int, int]]:
     divisors = [rows for rows in range(1, min(batch, micro_batch * MOST_ROWS_FACTOR) + 1) if batch % rows == 0]
     chosen: list[int] = []
     for rows in divisors:
+        # Throughput changes little between neighbouring sizes, and each candidate costs a measurement: a factor of two
+        # between them is enough.
         if rows == micro_batch or not chosen or rows >= 2 * chosen[-1]:
             chosen.append(rows)
     return [(rows, batch // rows) for rows in chosen]
@@ -68,7 +70,10 @@ def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any
         current, best: a row each: ``tokens_per_second`` (None if it ran out of memory), ``spread``, ``keys``.
     """
     if current["tokens_per_second"] is None:
+        # Without a measurement of the configured setting there is nothing to compare with; that the other one fits is
+        # the advice.
         return {"changes": _changes(current, best), "speed_up": None, "time_reduction": None}
+    # The best of several noisy measurements is biased upwards; a gain within the spread of the repeats is not advice.
     gain = best["tokens_per_second"] / current["tokens_per_second"] - 1
     if gain <= max(current["spread"], best["spread"]):
         return None

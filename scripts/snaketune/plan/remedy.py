@@ -49,6 +49,7 @@ def find_remedy(
         options: the methods with the memory that each needs on a GPU.
         own: the run's method.
     """
+    # The margin counts in the run's favour here: a run that only may exceed the memory is warned about, not refused.
     if memory is None or target.memory_gb is None or memory.total * (1 - MARGIN) <= target.memory_gb:
         return None
     change = next_smaller_setting(work.config, work.setting, target.memory_gb)

@@ -71,6 +71,8 @@ class Work:
         whole = self.is_full if full is None else full
         level = self.setting.checkpoint_every if every is None else every
         lora = 0 if whole else self.trained
+        # Per token of this data set: attention's share grows with the documents' lengths, so it is no constant of the
+        # model.
         return hardware_flops(self.shape, self.tokens, self.squares, lora, whole, level) / self.tokens
 
 
@@ -171,6 +173,7 @@ def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_
     """
     total = 0.0
     for part in histogram:
+        # The upper edge of a bin is exclusive, hence the 1.
         middle = (part["from"] + part["to"] - 1) / 2
         if middle <= max_length:
             total += part["records"] * middle**2

@@ -103,6 +103,8 @@ class JobTable:
 
     def shards(self, stage: str, id: str) -> int:
         """Return the number of shards of a variant: as built before, else as configured or by the size of its data."""
+        # The number of shards does not change the result, but it is part of the paths of the jobs: with another number,
+        # a finished variant would be built again.
         made = Path(self.path(stage, id, "manifest.json")).is_file()
         config = self.variant(stage, id).config
         if made and f"{stage}/{id}" in self._shards_before:
@@ -171,6 +173,7 @@ class JobTable:
 
     def description_spec(self, run: str, id: str) -> str:
         """Return the spec of a run's description: its whole configuration, without origins, and all code."""
+        # Stages that only estimate costs do not change what the run is.
         stages = [name for name, stage in CONFIGURED_STAGES.items() if not stage.is_cost]
         slices = {stage: slice_of(self.runs[run].config, stage) for stage in stages}
         codes = {stage: self._code_of(stage) for stage in stages}
@@ -203,6 +206,7 @@ class JobTable:
         # A repository of the hub holds one model; a bucket has a folder for each.
         ends = {name: f"/runs/{name}/{id}" for name, id in self.run_ids.items()}
         if is_hub(place):
+            # A single run needs no suffix, so its repository has the name that was configured.
             ends = {name: f"-{name}" if len(self.runs) > 1 else "" for name in self.run_ids}
         folders = {name: f"{self.results}/runs/{name}/{id}" for name, id in self.run_ids.items()}
         entries = [{"folder": folders[name], "url": f"{place}{end}"} for name, end in ends.items()]
@@ -363,6 +367,7 @@ class JobTable:
 
     def wanted_files(self) -> list[str]:
         """Return every file that the targets `train` and `plan` end in."""
+        # Several runs may end in one file; Snakemake would check a duplicate twice.
         return list(dict.fromkeys([*self.data_manifests(), *self.model_manifests(), *self.run_files()]))
 
     def manifests_of(self, stages: Iterable[str]) -> list[str]:

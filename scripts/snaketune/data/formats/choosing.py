@@ -67,6 +67,8 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
     found = with_label(sample, found, named)
     reading = _with_packed(_reading(sample, found, wanted), packed)
     check_verdicts(sample, reading)
+    # Column names alone are weak evidence. The reading is tried on the first records before a source of any size is
+    # read with it.
     made, refused, converter = _tried(sample, reading)
     check_refused(sample, reading, refused)
     seen = converter.seen()
@@ -76,6 +78,7 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
     if not is_decided and (left.lost or any((found.others or {}).values())):
         raise doubtful(sample, found, left, seen)
     check_marks(sample, made)
+    # Columns that are accounted for here are not reported again as lost when the whole source has been read.
     known = dict.fromkeys(policy.ignore, IS_IGNORED) | dict(left.known) | dict.fromkeys(left.lost, CHOSEN)
     return replace(reading, known=tuple(sorted(known.items())), is_decided=is_decided)
 

@@ -76,6 +76,7 @@ def check_verdicts(sample: RecordSample, reading: SourceReading) -> None:
 
 def _with(sample: RecordSample, name: str) -> list[str]:
     """Return the ignored columns plus one, since a suggested line replaces the existing one."""
+    # A list in YAML replaces the one before it: a suggestion with the new column alone would undo what is configured.
     return [*sample.policy.ignore, name]
 
 
@@ -152,6 +153,8 @@ def _guessed(sample: RecordSample, reading: SourceReading) -> dict[str, str]:
         ]
         for index, name in enumerate(names):
             if name and usual_role(name, sample.policy.roles) is None and name not in found:
+                # Speakers alternate and a conversation for training ends in an answer, so every second one from the end
+                # is the assistant.
                 is_last = name == names[-1] or (len(names) - 1 - index) % 2 == 0
                 found[name] = "assistant" if is_last else "user"
     return found
@@ -165,6 +168,8 @@ def check_marks(sample: RecordSample, made: Sequence[Json | None]) -> None:
     """
     ends = [_first(converted, end_mark_of) for converted in made]
     marks = Counter(mark for mark in ends if mark)
+    # In a few records the marks may be the subject of the text (documentation of chat templates); in most of them they
+    # are markup.
     if marks and marks.total() > len(made) / 2:
         index = next(index for index, mark in enumerate(ends) if mark)
         strip = sorted({*sample.policy.strip, *marks})

@@ -48,6 +48,7 @@ class LineCounts:
     @property
     def lines(self) -> int:
         """The number of lines that are not blank."""
+        # Every line that is not blank is one or the other, so no line disappears uncounted.
         return self.records + self.quarantined
 
     def facts(self) -> dict[str, Any]:
@@ -107,6 +108,8 @@ def summary_of(facts: dict[str, Any]) -> list[str]:
 
 def _sentences(entry: dict[str, Any]) -> Iterator[str]:
     container, unit = (f" ({entry['container']})", "record") if "container" in entry else ("", "line")
+    # Records that are valid but not for training (images, answers judged wrong) are in the same file as bad lines, but
+    # must not count as damage.
     bad, made = entry["quarantined"] - entry["set_aside"], entry["records"] + entry.get("not_sampled", 0)
     called = f"{entry['name']}, {entry['path']}" if "name" in entry else entry["path"]
     yield (

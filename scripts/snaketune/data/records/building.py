@@ -32,6 +32,7 @@ class Builder:
         """Return the canonical record of a conversation."""
         column = self._names["messages"]
         raw = record.get(column)
+        # The common case: there is nothing to merge into the turns, so the record is read without being copied.
         if not given and type(raw) is list and not self._reading.rendered and not offered_in(raw):
             return {"messages": self._turns.conversation(raw, record, column)}
         record = picked(record, column)
@@ -59,6 +60,7 @@ class Builder:
         """Return the canonical record of a question and its answer."""
         prompt, completion = self._names["prompt"], self._names["completion"]
         for name in self._reading.single:
+            # Choosing one of several answers would drop data unseen; which one to use is the user's decision.
             if type(record.get(name)) is list and len(record[name]) > 1:
                 raise RefusedLine(
                     "several_answers", f"{name!r} has {len(record[name])} items, but only one would be used"
@@ -74,6 +76,8 @@ class Builder:
         if not self._reading.rendered or type(asked) is not str or type(answer) is not str:
             return completed(self._parts, record, self._asked(record, given, prompt), completion)
         turns = self._parts.conversation_in(asked + answer, f"{prompt} + {completion}")
+        # The prompt column may hold earlier answers. Only the completion is what the data offer as a target, so those
+        # are context with weight 0.
         turns = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in turns[:-1]] + turns[-1:]
         turns = self._with_system(record, given, turns)
         check_order(turns, completion)
@@ -86,6 +90,7 @@ class Builder:
             return made
         if name := self._names.get("rejected"):
             self._note(name, record.get(name))
+        # Supervised training on pairs uses the chosen answer; the rejected one was counted as unused above.
         rest = {key: value for key, value in made.items() if key not in ("chosen", "rejected")}
         return {**rest, "messages": made["messages"] + made["chosen"]}
 
@@ -103,6 +108,7 @@ class Builder:
             self._note_unranked(record[name], name, ranking, best, worst)
             if not has_preference(record, name, ranking):
                 if self._pairs:
+                    # Equal scores give no order. A pair made of them would teach the order of the file.
                     raise RefusedLine("no_preference", f"all answers in {name!r} have the same {ranking.score!r}")
                 turns = completed(self._parts, {**record, name: best}, self._asked(record, given, prompt), name)
                 return self._with_tools({"messages": turns[:-1], "chosen": turns[-1:]}, record, given, None)
@@ -126,6 +132,8 @@ class Builder:
             for key, value in answer.items():
                 if key not in (ranking.text, ranking.score):
                     self._note(f"{name}[].{key}", value)
+        # Answers between best and worst are not trained, which the account of the source says with their share of the
+        # text.
         kept, words = ((best, worst), "neither best nor worst") if self._pairs else ((best,), "all but the best")
         if rest := [answer[ranking.text] for answer in answers if answer[ranking.text] not in kept]:
             self._note(f"{name}[].{ranking.text} ({words})", rest)

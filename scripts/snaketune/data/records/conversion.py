@@ -64,6 +64,7 @@ class RecordConverter:
             self._look_for_named(record)
         if self._reading.packed:
             record = unpacked_columns(record, self._reading.packed)
+        # Most records have only plain texts and skip the accounting of columns that other records need.
         if self._plain.issuperset(record) and (found := self._short(record)):
             converted, used = found
             self._seen.used += used
@@ -88,6 +89,7 @@ class RecordConverter:
     def _convert(self, record: Json) -> Json:
         """Account for every column, and convert."""
         given = self._given(record)
+        # Unused columns are counted by now, so a record that is ordinary without them can still take the fast path.
         is_plain = all(self._plain.issuperset(names) for names in given.values())
         if is_plain and (found := self._short(record)):
             converted, used = found
@@ -115,6 +117,7 @@ class RecordConverter:
                 self._seen.note(name, record[name])
                 _refuse_modality(name, record[name])
             elif use == JUDGEMENT:
+                # The column that decides what is kept is used by that decision; any other one is unused.
                 if name != self._reading.field(KEEP):
                     self._seen.note(name, record[name])
                 refuse_judged(name, record[name])
@@ -125,6 +128,7 @@ class RecordConverter:
                 given.setdefault(use, []).append(path)
         for path in self._nested:
             for place, value in values_beside(record, path).items():
+                # Two paths may lead into one column: what one of them uses is not unused text of the other.
                 if not any(_is_within(used, place) for used in self._nested):
                     rest.setdefault(_counted(place), {})[place] = value
         for name, values in rest.items():
@@ -150,6 +154,8 @@ class RecordConverter:
         for name in beside:
             if name not in self._policy.columns and not (self._kind == "messages" and name == "input"):
                 uses |= dict.fromkeys(COLUMN_NAMES[name], name)
+        # The order of these updates is a precedence: a decision on the column's content overrides its name, and the
+        # configuration overrides both.
         uses |= {name: UNUSED_COLUMN for name, _ in reading.known if name not in reading.judged}
         self._inner: list[tuple[str, str]] = []
         named = {name: path for name, path in self._policy.columns.items() if name in beside}

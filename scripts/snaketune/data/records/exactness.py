@@ -47,6 +47,7 @@ def repetition_check(reading: SourceReading) -> Callable[[bytes, Json], None]:
         inside = sum(map(len, objects))
         if colons == len(record) + inside:
             return
+        # The byte counts below look for names as they are usually written; a name with an escape would be missed.
         refuse_escaped(content, every, escaped)
         for needle in required:
             if content.count(needle) > 1:
@@ -55,10 +56,14 @@ def repetition_check(reading: SourceReading) -> Callable[[bytes, Json], None]:
             for name in optional.keys() & record.keys():
                 refuse_repeated(content, optional[name])
         if objects:
+            # Each turn may have a key once, so the number of turns is the limit for the whole line.
             refuse_repeated(content, _inner(frozenset(chain.from_iterable(objects))), once=len(objects))
+            # Turns of two keys each have only a role and a content, which were counted just now.
             if inside > 2 * len(objects):
                 refuse_repeated(content, rare)
         if not tools.isdisjoint(record) or any(key in turn for turn in objects for key in CALL_FIELDS):
+            # Arguments of calls are trained as the text of a JSON value: a number that a float cannot hold would be
+            # trained changed.
             refuse_changed(content, lambda parsed: _of_tools(parsed, main, tools))
 
     return check

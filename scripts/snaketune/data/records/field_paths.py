@@ -63,6 +63,8 @@ def values_beside(record: dict[str, Any], path: str) -> dict[str, Any]:
         if type(step) is int:
             if type(value) is not list or step >= len(value):
                 break
+            # Items next to the one that the path takes are unused text: they are noted, so that the account shows what
+            # a path leaves behind.
             found |= {f"{done}[{index}]": item for index, item in enumerate(value) if index != step}
             done += f"[{step}]"
         else:

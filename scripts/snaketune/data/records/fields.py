@@ -40,6 +40,7 @@ def answer_of(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     if type(value) is bool:
         return "true" if value else "false"
+    # Outside this range Python writes an exponent, and the text of the answer might not be what the file shows.
     if type(value) is int or (type(value) is float and (value == 0 or SMALLEST_PLAIN <= abs(value) < LARGEST_PLAIN)):
         return str(value)
     return text_of(record, name, "empty_completion")

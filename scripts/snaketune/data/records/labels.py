@@ -12,6 +12,7 @@ LABEL_VALUES = {**dict.fromkeys(NO, False), **dict.fromkeys(YES, True), "-1": Fa
 
 def label_of(value: Any) -> bool | None:
     """Return whether a label means a good answer; None if it is not a known label."""
+    # Tables with missing labels store 1 and 0 as floats.
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) in (bool, int, str):

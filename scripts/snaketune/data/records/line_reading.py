@@ -63,12 +63,14 @@ class LineReader:
     def _read(self, block: Block, parse: Parser) -> BlockResult:
         lines, result = block.items(), BlockResult(block.source, block.consumed)
         last, source, number = len(lines) - 1, block.source, block.line - 1
+        # Attributes are bound to locals: the loop below runs once per record of the data set.
         written, refused = BytesIO(), BytesIO()
         write, dumps, ending = written.write, orjson.dumps, orjson.OPT_APPEND_NEWLINE
         # Offsets are needed only for refused lines, so they are summed up from one refusal to the next.
         reached, offset = 0, block.offset
         for place, content in enumerate(lines):
             number += 1
+            # A very long blank line is not skipped but refused as too long: it is damage, not formatting.
             if type(content) is bytes and (not content or (content.isspace() and len(content) <= LONGEST_LINE)):
                 continue
             try:

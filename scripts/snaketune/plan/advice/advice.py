@@ -170,6 +170,7 @@ def advise(situation: PlanSituation) -> list[Advice]:
     given: dict[str, Advice] = {}
     if situation.makes_it_fit:
         given["method"] = Advice("method", situation.makes_it_fit, NOT_AS_CONFIGURED)
+    # The first rule of a topic that applies wins, so RULES is ordered from the narrowest condition to the default.
     for rule in RULES:
         if rule.topic not in given and rule.applies(situation):
             given[rule.topic] = Advice(rule.topic, rule.choice, rule.reason)

@@ -76,6 +76,8 @@ def steps_of(rows: int, micro_batch: int, accumulation: int, epochs: float = 1.0
 
     ``ceil(ceil(rows / (micro_batch · gpus)) / accumulation)`` per epoch, as transformers' Trainer counts them.
     """
+    # Two roundings, not one: a micro-batch may be incomplete, and so may the accumulation at the end of an epoch. One
+    # division by the effective batch is a step short where both are.
     batches = ceil(rows / (micro_batch * gpus))
     return ceil(epochs * ceil(batches / accumulation))
 
@@ -106,6 +108,7 @@ def budget_of(inputs: RunInputs) -> Budget:
     Raises:
         PlanError: if the rate is not positive.
     """
+    # Tokens follow the steps: with max_steps a run may end within an epoch, or go beyond it.
     whole = steps_of(inputs.rows, inputs.micro_batch, inputs.accumulation, inputs.epochs, inputs.gpus)
     steps = whole if inputs.max_steps < 0 else inputs.max_steps
     tokens = round(inputs.tokens * inputs.epochs * steps / whole)
@@ -152,6 +155,8 @@ def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> 
         then = budget_of(replace(inputs, **fields))
         saved = None if now.cost_usd is None or then.cost_usd is None else now.cost_usd - then.cost_usd
         hours = now.hours - then.hours
+        # Both are reported because they are easily confused: "60% less time" and "2.5 times as fast" are the same
+        # change.
         reduction, speed_up = time_reduction_of(now.hours, then.hours), speed_up_of(now.hours, then.hours)
         rows.append(RunSensitivity(name, then, hours, reduction, speed_up, saved))
     return rows
@@ -186,6 +191,7 @@ def break_even_runs(hardware_usd: float, rented_usd_per_run: float, owned_usd_pe
 
     None if a run on one's own hardware costs as much as a rented one.
     """
+    # Electricity is paid for every run on bought hardware, so only the difference to the rent pays the hardware off.
     saved = rented_usd_per_run - owned_usd_per_run
     return hardware_usd / saved if saved > 0 else None
 
@@ -202,4 +208,5 @@ def finishes_at(start: datetime, hours: float) -> datetime:
 
 def disk_gb(checkpoint_gb: float, kept: int, merged_gb: float, data_gb: float) -> float:
     """Return the peak disk usage of a run: kept checkpoints, one being written, the merged model and the data."""
+    # An old checkpoint is deleted only once the new one is complete, so one more than the limit exists for a moment.
     return checkpoint_gb * (kept + 1) + merged_gb + data_gb

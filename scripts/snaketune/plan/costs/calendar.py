@@ -19,6 +19,7 @@ def schedule(now: datetime, hours: float | None) -> list[dict[str, Any]]:
 def _starts(now: datetime) -> dict[str, datetime]:
     evening = now.replace(hour=EVENING, minute=0, second=0, microsecond=0)
     if evening < now:
+        # After 18:00 the next start in the evening is tomorrow's.
         evening += timedelta(days=1)
     friday = evening + timedelta(days=(FRIDAY - evening.weekday()) % 7)
     return {"now": now, "evening": evening} | ({"friday": friday} if friday != evening else {})
@@ -36,6 +37,7 @@ def _entry(name: str, start: datetime, hours: float) -> dict[str, Any]:
 
 def span(start: datetime, end: datetime) -> str:
     """Format start and end: ``Fri 18:00 -> Sat 07:40``, with dates if they are a week or more apart."""
+    # A weekday alone is ambiguous from the seventh day on; six leaves room for the hours of both ends.
     is_far = end - start >= timedelta(days=6)
     return f"{moment(start)} -> {moment(end)}" + (f" ({end:%d %b})" if is_far else "")
 

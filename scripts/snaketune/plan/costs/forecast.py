@@ -60,6 +60,8 @@ def forecast(
         gpus=target.gpus,
         price_per_gpu_hour=target.price.usd,
     )
+    # Two passes: the number of evaluations and the interval of checkpoints depend on the steps, and the final budget on
+    # both.
     whole = budget_of(simple)
     save_seconds = checkpoint_gb(work) / WRITING_GB_PER_SECOND
     if measured and measured.save_seconds is not None:

@@ -141,9 +141,11 @@ def measured_run(
     if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):
         return []
     theirs = (plan.get("rate") or {}).get("flops_per_token")
+    # Runs of one kind reach about the same FLOP/s, so the tokens per second follow the FLOPs per token.
     correction = theirs / flops if theirs and flops else 1.0
     spent = training + (seconds.get("evaluation") or 0.0) + (seconds.get("checkpoint") or 0.0)
     memory = info["peak_memory"]
+    # torch counts what it allocates; the driver's context takes memory of the card besides.
     on_gpu = memory["gpu_bytes"] / 1e9 + CONTEXT_GB["cuda"] if memory.get("gpu_bytes") else None
     return [
         {
@@ -175,6 +177,8 @@ def _together(runs: list[dict[str, Any]]) -> Measurement:
         start_seconds=median(run["start"] for run in runs),
         save_seconds=median(saves) if saves else None,
         evaluation_rate=median(evaluations) if evaluations else None,
+        # The largest of the runs, whereas times are medians: running out of memory costs the run, a slow step only
+        # time.
         memory_gb=max(run["memory"] for run in runs),
         finished=runs[-1]["finished"],
         source=f"measured by {names[0]}" if len(names) == 1 else f"median of {', '.join(names)}",

@@ -50,6 +50,8 @@ def rate_of(
         # The band is never narrower than the uncertainty of a repeated measurement, even if the runs agree by chance.
         low, high = min(measured.slowest, rate * (1 - MEASURED_BAND)), max(measured.fastest, rate * (1 + MEASURED_BAND))
         return Rate(rate, low, high, "measured", measured.source)
+    # An estimate's main uncertainty is the share of the peak that a run reaches. Runs of similar size on the same
+    # device share it, so what they reached is nearer than a published range.
     flops = work.flops_per_token()
     if calibration and flops:
         return calibrated_rate(calibration, flops)
@@ -82,6 +84,8 @@ def estimated_rate(
         every, full, quantization: other settings than the run's own, as in ``Work.flops_per_token``.
     """
     peak, flops = peak_of(work, hardware), work.flops_per_token(every, full)
+    # No number is better than one that is wrong by a factor of ten: the step's time is the count of kernels, which
+    # FLOPs say nothing of.
     if peak and work.parameters < TOO_SMALL:
         return Rate(None, None, None, "unknown", "a model this small is bound by kernel launches: only a run can tell")
     if not peak or not flops:
@@ -97,6 +101,7 @@ def estimated_rate(
         f"{peak / 1e12:g} TFLOP/s · {utilization:g} / {flops / 1e9:.3g} GFLOP per token"
         f"{f' / {slower:g} (quantised base)' if slower > 1 else ''}"
     )
+    # A configured utilisation outside the published range widens the band: the estimate lies in it whatever was set.
     low, high = ideal * min(lowest, utilization), ideal * max(HIGH_SHARE, utilization)
     return Rate(ideal * utilization, low, high, "estimated", source)
 

@@ -41,6 +41,7 @@ def find_calibration(
     found = []
     for folder, info, plan in finished_runs(results, target, host):
         theirs, flops = plan.get("speed") or {}, plan["rate"].get("flops_per_token")
+        # The run's own earlier result is a measurement, which find_measurement handles.
         if folder == own or not flops or not _is_alike(theirs, speed):
             continue
         found += [

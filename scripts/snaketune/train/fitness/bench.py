@@ -138,6 +138,7 @@ class _Pairs(_Documents):
 
     def __init__(self, size: Size, tokens: int):
         super().__init__(size, tokens)
+        # The length of a pair counts both answers; the second one starts where the first, with its prompt, ends.
         self.seconds = self.lengths
         self.lengths = 2 * self.lengths
 
