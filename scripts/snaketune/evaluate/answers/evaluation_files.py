@@ -1,5 +1,6 @@
 """External evaluation files: JSON lines in any of the formats that training data may have."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,8 +59,8 @@ class FileSettings:
     def named(self) -> dict[str, dict[str, str]]:
         """Each file under its name, or its path where another file has that name, too."""
         names = [Path(entry["path"]).name for entry in self.entries]
-        pairs = zip(self.entries, names, strict=True)
-        return {name if names.count(name) == 1 else entry["path"]: entry for entry, name in pairs}
+        pairs, counts = zip(self.entries, names, strict=True), Counter(names)
+        return {name if counts[name] == 1 else entry["path"]: entry for entry, name in pairs}
 
 
 @contextmanager
