@@ -37,7 +37,8 @@ TITLES = {
 }
 NEEDED = {"trl": ("trl", "datasets"), "trl-packed": ("trl", "datasets")}
 # As rules/train.smk starts a training.
-LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+MALLOC = "hugetlb=1 trim_threshold=1099511627776 mmap_threshold=33554432".split()
+KEPT_MEMORY = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{setting}" for setting in MALLOC)}
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "trl")
 # Share of what was learned by which held-out losses may differ: steps of different documents learn differently.
 AGREEING_LOSS = 0.2
@@ -146,7 +147,7 @@ def _run(case: str, workload: Workload) -> dict[str, Any] | str:
     command = [sys.executable, __file__, "--child", case, "--workload", json.dumps(asdict(workload))]
     environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(workload.threads), **os.environ}
     if case.partition(":")[0] == "snaketune":
-        environment |= LARGE_PAGES
+        environment |= KEPT_MEMORY
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode:
         return (ended.stderr.strip().splitlines() or [f"it ended with code {ended.returncode}"])[-1]
