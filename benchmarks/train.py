@@ -37,7 +37,7 @@ TITLES = {
 }
 NEEDED = {"trl": ("trl", "datasets"), "trl-packed": ("trl", "datasets")}
 # As rules/train.smk starts a training.
-MALLOC = "hugetlb=1 trim_threshold=1099511627776 mmap_threshold=33554432".split()
+MALLOC = ["hugetlb=1", "trim_threshold=1099511627776", "mmap_threshold=33554432"]
 KEPT_MEMORY = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{setting}" for setting in MALLOC)}
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "trl")
 # Share of what was learned by which held-out losses may differ: steps of different documents learn differently.

@@ -3,7 +3,7 @@
 # Slurm sends its signals to every process of a job: only training is to act on them, and to be waited for.
 # For training on a CPU, where glibc allocates: large pages, where the kernel has them, and no memory given back between
 # steps. Blocks of up to 32 MB, the most that glibc allows, come from the heap: pages of their own are cleared at each use.
-MALLOC = "hugetlb=1 trim_threshold=1099511627776 mmap_threshold=33554432".split()
+MALLOC = ["hugetlb=1", "trim_threshold=1099511627776", "mmap_threshold=33554432"]
 TUNABLES = ":".join(f"glibc.malloc.{setting}" for setting in MALLOC)
 BEFORE_TRAINING = f"trap : HUP TERM USR1; GLIBC_TUNABLES={TUNABLES}"
 TO_ITS_LOG = "2>&1 | (trap '' HUP INT TERM USR1; exec tee {log:q})"

@@ -107,5 +107,5 @@ def test_corpus_is_the_same_every_time_and_trains_the_answers_only(workload):
 
 def test_our_case_allocates_as_a_training_in_the_workflow_does():
     (setting,) = re.findall(r"^MALLOC = .*", (ROOT / "rules" / "train.smk").read_text(), re.M)
-    assert setting.startswith('MALLOC = "hugetlb=1 ')
+    assert "hugetlb=1" in setting
     assert re.findall(r"^MALLOC = .*", (BENCHMARKS / "train.py").read_text(), re.M) == [setting]
