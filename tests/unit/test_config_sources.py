@@ -223,3 +223,12 @@ def test_links_that_lead_in_circles_are_one_sentence(place, monkeypatch):
     assert len(find_files("data", "data.sources").paths) == 1
     with pytest.raises(ConfigError, match="stands for over 3,000"):
         find_files("data/**/*.jsonl", "data.sources")
+
+
+@pytest.mark.parametrize("beginning", [b"", b'{"text": "a"}\n'])
+def test_a_file_that_is_nearly_all_hole_is_refused_at_once(place, beginning):
+    with open(place / "x.jsonl", "wb") as file:
+        file.write(beginning)
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"x\.jsonl has 1,099\.5 GB, nearly all of them zeros .*: get the whole file"):
+        find_files("x.jsonl", "data.sources")

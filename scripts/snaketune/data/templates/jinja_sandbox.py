@@ -53,7 +53,7 @@ class Notes:
 class _Generation(Extension):
     """The ``{% generation %}`` tag: records where its text ends up in the output."""
 
-    block_tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
+    tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
 
     def __init__(self, environment: jinja2.Environment):
         super().__init__(environment)

@@ -34,6 +34,11 @@ SPLIT_OF_NAME = {
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
 }
 SHOWN_NAMES = 5
+# Smaller files are read in seconds, whatever they hold.
+LARGE_BYTES = 1 << 30
+BEGINNING_BYTES = 1 << 20
+# The unit of ``st_blocks``, in bytes; no compressing file system stores text in a thousandth of its length.
+STORED_BLOCK, MOST_COMPRESSED = 512, 1000
 # The key whose folders stand for training data; folders of other keys stand for held-out data.
 SOURCES = "data.sources"
 HELD_OUT = ("test", "validation")
@@ -170,6 +175,23 @@ def _refuse_special(path: str, key: str) -> None:
         raise unreadable(path, key, error) from None
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{key}: {path} is {kind_of_path(status)}: name a regular file.")
+    if status.st_size > LARGE_BYTES and _is_hollow(path, key, status):
+        raise ConfigError(
+            f"{key}: {path} has {status.st_size / 1e9:,.1f} GB, nearly all of them zeros that were never written, as an"
+            " interrupted download or copy leaves them: get the whole file."
+        )
+
+
+def _is_hollow(path: str, key: str, status: os.stat_result) -> bool:
+    """Return whether a large file has hardly any content, so that reading it would take minutes for nothing."""
+    stored = status.st_blocks * STORED_BLOCK  # 0 where a file system does not tell
+    if 0 < stored < status.st_size / MOST_COMPRESSED:
+        return True
+    try:
+        with open(path, "rb") as file:
+            return not any(file.read(BEGINNING_BYTES))
+    except OSError as error:
+        raise unreadable(path, key, error) from None
 
 
 def _files_of_folder(folder: Path, key: str, split: str | None, inside: list[str] | None = None) -> Found:
