@@ -107,6 +107,7 @@ class Ablation:
 
     def _name_cases(self) -> dict[CaseSetting, str]:
         names = {self._slow: factors.BASELINE}
+        # With no factor to show, both ends are one case.
         names.setdefault(self._fast, factors.FAST)
         for pair in self._pairs:
             for side, setting in (("off", pair.off), ("on", pair.on)):
@@ -157,6 +158,7 @@ class Ablation:
         """Return the real tokens that every case trains on: those of the slow end in some seconds, in whole steps."""
         steps = self._subject.step_tokens
         case = self._case(self._slow, 0, FEWEST_STEPS * steps)
+        # Cases are sized by the slow end: with as many tokens, most others take less time.
         pilot = self._result("pilot", measure_training, case)
         # The slow configuration may not fit; the other cases can still be measured, with the fewest steps.
         if "failed" in pilot:
@@ -238,6 +240,7 @@ class Ablation:
             return None
         subject = self._subject
         if subject.shape is None:
+            # Without FLOPs, computed positions are the next best measure of work: layers cost about the same for each.
             return self._layout(off).places_per_token / self._layout(on).places_per_token
         counted = [
             operations(subject.shape, self._layout(one), facts["engine"], subject.trained, subject.is_full)

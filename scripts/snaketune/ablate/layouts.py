@@ -88,6 +88,7 @@ def draw(tokens: Path, most_tokens: int, seed: int) -> DocumentSample:
     chosen, lengths = {}, {}
     for split, most in (("train", MOST_DOCUMENTS), ("eval", MOST_HELD_OUT)):
         pieces = cut(Sizes.of(TokenStore(tokens / split)), most_tokens, "drop")
+        # A random sample in the order of the data: sorted access reads the memory-mapped store forwards.
         chosen[split] = np.sort(np.random.default_rng(seed).permutation(len(pieces))[:most])
         lengths[split] = pieces.lengths[chosen[split]]
     return DocumentSample(tokens, most_tokens, chosen["train"], chosen["eval"], lengths["train"])
@@ -126,8 +127,10 @@ def lay_out(sample: DocumentSample, row_length: int, packing: bool, pad_id: int,
         plan = pack(lengths, row_length) if packing else one_per_row(lengths)
         counts[split] = write_rows(place / f"{split}.arrow", documents, plan.among(chosen), row_length, pad_id)
     rows, tokens, trained = (int(counts["train"][name]) for name in ("rows", "tokens", "trainable_tokens"))
+    # int64 before squaring: lengths are int32, whose squares overflow from 46,341 tokens on.
     squares = int((sample.lengths.astype(np.int64) ** 2).sum())
     layout = SampleLayout(str(place), row_length, rows, tokens, trained, squares)
+    # Written last: a folder without it is an interrupted layout and is written again.
     write_json(facts, asdict(layout))
     return layout
 
@@ -154,6 +157,7 @@ def operations(
     lora, every = 0 if full else trained_parameters, engine["checkpoint_every"]
     whole = hardware_flops(shape, places, squares, lora, full, every)
     if engine["chunked_loss"]:
+        # The head's share, per token 2 operations forward and 2 or 4 backward, is spent on loss-bearing positions only.
         whole -= (6 if full else 4) * shape.head_parameters * (places - layout.trained)
     return whole / layout.tokens
 

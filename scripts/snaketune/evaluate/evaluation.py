@@ -107,6 +107,7 @@ def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Cloc
 
 def _examine_adapter(examination: "_Examination", adapter: Path) -> None:
     tuned = with_faster_layers(attach_adapter(examination.base, adapter))
+    # One copy of the weights serves both models: base and tuned differ by the adapter only.
     with tuned.disable_adapter():
         examination.examine("base", tuned)
     examination.examine("tuned", tuned)
@@ -190,6 +191,8 @@ class _Examination:
             self._file_facts[file][name] = self._ask(questions, name, model, watch)
         if watch:
             self._time(name, model, watch)
+        # The harness takes minutes per model. The question is what the final model gained, so the step between is left
+        # out.
         if self._settings.tasks and name in ("base", self._last):
             self._run_tasks(name, model)
         quantised = {"quantization": self._settings.model.quantization} if getattr(model, "is_quantized", False) else {}

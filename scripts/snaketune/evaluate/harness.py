@@ -26,6 +26,7 @@ def run_tasks(model: Any, tokenizer: Any, entries: Sequence[dict[str, str]], bat
         ConfigError: if a file changed, or the harness refuses it.
     """
     for entry in entries:
+        # The digest is part of the stage's identity: results of another file must not be recorded under it.
         if file_digest(entry["path"]) != entry["digest"]:
             raise ConfigError(f"evaluate.tasks: {entry['path']} changed during the run: run the same command again.")
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -37,6 +38,7 @@ def run_tasks(model: Any, tokenizer: Any, entries: Sequence[dict[str, str]], bat
         found = package(f"{HARNESS}.evaluator").simple_evaluate(
             wrapped,
             tasks=paths,
+            # Default tasks would be indexed first (thousands of files), and fetch data from the hub.
             task_manager=package(f"{HARNESS}.tasks").TaskManager(include_defaults=False),
             bootstrap_iters=HARNESS_RESAMPLES,
             log_samples=False,

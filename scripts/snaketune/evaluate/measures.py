@@ -55,6 +55,7 @@ def check_finite(likelihoods: Likelihoods, name: str) -> None:
 def additive_measures(likelihoods: Likelihoods, store: TokenStore, metrics: Collection[str]) -> dict[str, Additive]:
     """Return the measures among ``metrics`` over the documents, rejected answers of pairs aside."""
     likelihoods = likelihoods.without_rejected()
+    # Sums per document, not means: the mean over all tokens then weighs each token equally, whatever document it is in.
     per_token = np.stack([likelihoods.nll, likelihoods.tokens], axis=1)
     hits = np.stack([likelihoods.correct, likelihoods.tokens], axis=1).astype(np.float64)
     found = {
@@ -84,6 +85,7 @@ def _ratio(sums: np.ndarray) -> float | None:
 
 def _exponential(value: float | None) -> float | None:
     try:
+        # Above 709.78 nats exp exceeds the largest float64.
         return None if value is None else math.exp(value)
     except OverflowError:
         return None
@@ -100,6 +102,7 @@ def by_source(first: Likelihoods, store: TokenStore, measures: ByModel) -> list[
     first = first.without_rejected()
     sources = store.sources[np.searchsorted(store.records, first.records)]
     numbers, counts = np.unique(sources, return_counts=True)
+    # Stable, so that of equally large sources the same ones are listed on every machine.
     largest = np.sort(numbers[np.argsort(-counts, kind="stable")[:MOST_SOURCES]]).tolist()
     return [{"source": number, **_group(first, sources == number, measures)} for number in largest]
 

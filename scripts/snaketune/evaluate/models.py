@@ -101,6 +101,7 @@ def load_model(folder: str | Path, settings: ModelSettings, device: torch.device
 def fits_gpu(folder: str | Path, dtype: torch.dtype) -> bool:
     """Tell whether the GPU's free memory suffices for inference with the model in ``folder``."""
     size = count_parameters(find_weight_files(Path(folder))).parameters * dtype.itemsize
+    # Free memory, not the card's total: other programs may use it.
     return INFERENCE_MEMORY * size < torch.cuda.mem_get_info()[0]
 
 

@@ -27,6 +27,7 @@ UNACCOUNTED = "accounting_storage/none"
 def memory_mb(stage: str, size: int, attempt: int = 1) -> int:
     """Return the memory of a stage in MB for ``size`` bytes of sources; doubled with each further attempt."""
     need = _need_of(stage)
+    # A retry after running out of memory needs more of it: the attempt doubles the request.
     found: int = math.ceil(need.megabytes + need.megabytes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
     return found
 
@@ -112,6 +113,7 @@ class Requests:
 
     def _function(self, of: Callable[[str, int, int], int], stage: str, in_shards: bool) -> Callable[..., int]:
         def ask(wildcards: Any, attempt: int) -> int:
+            # Stored bytes, since nothing has been read when a job is submitted.
             size = self._table.found.bytes_of(self._table.variant(stage, wildcards.id).config)
             share = self._table.shards(stage, wildcards.id) if in_shards else 1
             return of(stage, size // share, attempt)
@@ -137,5 +139,6 @@ def _configuration() -> str:
     try:
         command = ["scontrol", "show", "config"]
         return subprocess.run(command, capture_output=True, text=True, timeout=SCHEDULER_SECONDS).stdout
+    # A scheduler that does not answer must not stop a workflow; without an answer accounting is assumed.
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -85,6 +85,8 @@ def _takes_files(folder: Path) -> bool:
     try:
         while not os.path.lexists(folder):  # a link to nothing is found, and takes no files
             folder = folder.parent
+        # Creating a file is the only reliable test: root passes every check of permissions, and read-only mounts have
+        # none.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".snaketune-"):
             return True
     except OSError:

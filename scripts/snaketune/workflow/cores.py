@@ -50,6 +50,7 @@ def threads_function(snakemake: Snakemake, job_table: JobTable) -> Callable[[str
 
     def threads_of(stage: str) -> Callable[[Any], int]:
         def threads(wildcards: Any) -> int:
+            # Within a job of a cluster the scheduler's allocation is the truth, whatever the workflow asked for.
             if not snakemake.is_main_process and GIVEN_BY_SLURM in os.environ:
                 return int(os.environ[GIVEN_BY_SLURM])
             if not snakemake.local_exec or not snakemake.is_main_process:

@@ -122,4 +122,5 @@ def named_files(wildcards: Any, input: Any) -> str:
 
     Snakemake does not record params of functions that take ``input``: the inputs are recorded already.
     """
+    # Lists are barriers that only order jobs; scripts read single, named files.
     return canonical_text({name: str(file) for name, file in input.items() if isinstance(file, str)})

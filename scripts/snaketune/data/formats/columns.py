@@ -128,6 +128,7 @@ NOTE = re.compile(
 
 def plain_name(name: str) -> str:
     """Return a name in lower case with underscores: ``System Prompt`` and ``systemPrompt`` are ``system_prompt``."""
+    # A capital after a lower-case letter and before one begins a word; the ID of userID does not.
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name.strip())
     return re.sub(r"[\s\-]+", "_", apart).lower()
 
@@ -139,6 +140,8 @@ def is_judging(name: str, values: Iterable[Any]) -> bool:
     words = {value.strip().lower() if type(value) is str else str(value).lower() for value in values}
     if plain_name(name) in MAYBE_JUDGED:
         return bool(words) and words <= {*YES, *NO}
+    # Under an unknown name only values can tell, so every one has to be a judgement and at least one has to be
+    # negative.
     return not words.isdisjoint(BAD) and words <= {*BAD, *GOOD}
 
 
@@ -174,6 +177,7 @@ def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
     so are short texts on one line.
     """
     texts = [text for value in values for text in texts_in(value) if text and not text.isspace()]
+    # Nothing to learn from under any name: addresses, dates, digests.
     if all(NOTE.fullmatch(text) for text in texts):
         return True
     if plain_name(last_of(name)) in OF_ANY_LENGTH:

@@ -77,6 +77,8 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
             reader = RecordReader(settings.policy, file, Quarantine(refused))
             try:
                 reader.read([(NamedSource(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
+                # A question that is missing changes the score unseen, whereas a training record that is missing is one
+                # of many.
                 if settings.columns_key == OWN_COLUMNS:  # training columns may be absent here
                     reader.finish()
             except (ConfigError, DataError) as error:

@@ -81,6 +81,7 @@ def generate_answers(
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
     """Return the text of an answer, keeping only those special tokens that delimit reasoning."""
     written = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    # Marks of reasoning are special tokens in some vocabularies; skipping them would join reasoning and answer.
     marked = readable_answer(written, tokenizer.all_special_tokens)
     if marked is not None:
         return marked

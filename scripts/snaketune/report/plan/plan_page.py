@@ -145,12 +145,14 @@ def calendar(plan: Plan) -> list[tuple[str, str, str]]:
 def weekday_of_end(start: float, duration: float) -> str:
     """Return the day and time ``duration`` hours after a start (hours after Monday 0:00): ``Saturday 7:40``."""
     end = MONDAY + timedelta(hours=start + duration)
+    # Whole weeks between dates, not durations: "Monday" alone would name the wrong one after more than seven days.
     weeks = (end.date() - (MONDAY + timedelta(hours=start)).date()).days // 7
     later = "" if weeks == 0 else f", {units.count(weeks, 'week')} later"
     return f"{end:%A} {end.hour}:{end:%M}{later}"
 
 
 def _between(start: float, low: float | None, high: float | None) -> str:
+    # A range whose ends read the same tells nothing.
     if low is None or high is None or weekday_of_end(start, low) == weekday_of_end(start, high):
         return ""
     return f"{weekday_of_end(start, low)} to {weekday_of_end(start, high)}"

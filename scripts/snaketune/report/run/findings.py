@@ -66,6 +66,7 @@ def _training(facts: RunPageFacts) -> list[Finding]:
         found.append(warning(f"{units.count(gaps, 'logged step')} had no finite training loss."))
     held_out = facts.curves["eval_loss"].points
     step, best = min(held_out, key=lambda point: (point[1], point[0]), default=(0, 0.0))
+    # Not where the best checkpoint was selected: the model then is not the one whose loss rose.
     if held_out and held_out[-1][1] > OVERFITTED * best and kept_step(facts) != step:
         last = units.significant(held_out[-1][1])
         sentence = (

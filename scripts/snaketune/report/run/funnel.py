@@ -98,6 +98,7 @@ def funnel(facts: RunPageFacts) -> tuple[FunnelStep, ...]:
         rows += _losses("left out", facts.tokens["splits"][split]["dropped"])
         rows += [("loss", "dropped: longer than max_length", too_long(facts, split))]
         rows += [("stage", f"{name} documents in packed rows", _documents(facts, split))]
+    # A stage is shown even when it is empty, since it is part of the account; a loss of nothing says nothing.
     shown = [row for row in rows if row[2] is not None and (row[0] == "stage" or row[2])]
     return tuple(_step(kind, label, number or 0, lines) for kind, label, number in shown)
 
@@ -112,6 +113,7 @@ def line_count(facts: RunPageFacts) -> int | None:
     """Return the number of lines in all sources, or None where a source does not say."""
     counts = [source["lines"] for source in facts.reading["sources"]]
     known = [count for count in counts if count is not None]
+    # One unknown count makes the sum unknown: a sum of the others would look like the number of all lines.
     return sum(known) if counts and len(known) == len(counts) else None
 
 
@@ -138,6 +140,7 @@ def _documents(facts: RunPageFacts, split: SplitName) -> int | None:
 def _duplicates(facts: RunPageFacts) -> list[tuple[str, str, int | None]]:
     exact, near = facts.dedupe["removed_exact"], facts.dedupe["removed_near"]
     if exact is None or near is None:
+        # Facts without the two kinds have the total only.
         return [("loss", "duplicates", facts.dedupe["removed"])]
     return [("loss", "exact duplicates", exact), ("loss", "near-duplicates", near)]
 
@@ -191,4 +194,5 @@ def _not_split(facts: RunPageFacts) -> list[int]:
 def _balance(place: str, whole: int | None, parts: Iterable[int | None]) -> Balance:
     counts = list(parts)
     known = [count for count in counts if count is not None]
+    # An unknown count is not a gap; only counts that are known and do not add up are reported.
     return Balance(place, None if whole is None or len(known) < len(counts) else whole - sum(known))

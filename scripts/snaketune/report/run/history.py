@@ -32,6 +32,7 @@ def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[st
     Returns:
         One entry per stage in the order of ``stages``; without a benchmark file nothing is known and times are None.
     """
+    # The lock is written when a workflow starts: a stage that ended before it was reused.
     began = lock.stat().st_mtime if lock.is_file() else 0.0
     return [{"stage": one["stage"], "id": one["id"], **_times(Path(one["benchmark"]), began)} for one in stages]
 
@@ -61,11 +62,14 @@ def run_before(results: Path, folder: Path, info: RunInfo) -> RunBefore | None:
     own, found = _finished(info), []
     for path in sorted(results.glob("runs/*/*/run.json")):
         earlier = path.parent
+        # `latest` is a link to one of the folders next to it, which would count twice.
         if os.path.realpath(earlier) == os.path.realpath(folder) or earlier.is_symlink():
             continue
         note = earlier / "run_info.json"
         ended = _finished(RUN_INFO.read(note)) if note.is_file() else None
         if ended and own and ended < own:
+            # Tuples compare from the left: a variant of the same run comes before any other run, and among equals the
+            # last one.
             found.append(((earlier.parent.name == folder.parent.name, ended, earlier.name), path))
     if not found:
         return None
@@ -111,6 +115,7 @@ def _row(stage: StageTime, begin: float, length: float) -> StageRow:
     bar = None
     if reused is False and seconds is not None:
         start = 100 * (_span(stage)[0] - begin) / length
+        # At least 0.4% wide: the bar of a short stage would not be visible.
         bar = BarPart("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
     title = TITLES.get(stage["stage"]) or excerpt(stage["stage"].replace("_", " ").capitalize(), 100).text
     state = "unknown" if reused is None else "reused" if reused else "ran"

@@ -170,6 +170,7 @@ def _configured(facts: RunPageFacts) -> TableRows:
 
 
 def _volatile(facts: RunPageFacts) -> TableRows:
+    # A plan depends on earlier runs and on prices, so equal runs may have different plans.
     for name, unit in PLANNED:
         yield name, facts.plan and number_of(facts.plan, name.removeprefix("plan.")), unit, "planned"
     for name, unit, place in MEASURED_ROWS:
