@@ -22,7 +22,7 @@ model:
          num_attention_heads: 2, max_position_embeddings: 256, pretrain_steps: 0}
 tokens: {max_length: 256}
 adapter: {r: 4}
-train: {max_steps: 900, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, learning_rate: 1e-3,
+train: {max_steps: 500, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, learning_rate: 1e-3,
         logging_steps: 5, save_steps: 100, cpu_threads: 1}
 runs: {one: {}}
 """
@@ -93,7 +93,7 @@ def log_of_training(project) -> str:
 
 
 def facts(project, name):
-    (path,) = project.folder.glob(f"results/runs/one/*/{name}")
+    (path,) = {path.resolve() for path in project.folder.glob(f"results/runs/one/*/{name}")}  # latest is a link
     return json.loads(path.read_text())
 
 
