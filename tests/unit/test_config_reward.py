@@ -74,6 +74,7 @@ def test_a_reward_model_is_not_exported_and_not_asked():
         ({"rm": {**RM, "model": {"quantization": "4bit"}}}, r"model\.quantization is 4bit: set"),
         ({"rm": {**RM, "evaluate": {"tasks": ["t.yaml"]}}}, r"which answers nothing, and evaluate\.tasks"),
         ({"rm": {**RM, "data": {"format": "text"}}}, "has no chosen and rejected answers"),
+        ({"rm": RM, "g": {"merge": {"adapters": ["rm"]}}}, "names rm, which is a reward model"),
         (
             {"rm": {**RM, "tokens": {"chat_template": "{{ x }}"}}, "g": {"evaluate": {"reward_model": "run:rm"}}},
             "a reward model scores text in the form that it was trained on",

@@ -26,6 +26,14 @@ def results(tmp_path):
     return tmp_path
 
 
+def test_a_reward_model_is_not_served(results):
+    config = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
+    (results / "runs/two/latest/merged/config.json").write_text(json.dumps(config))
+    assert find_merged(results, None) == results / "runs/one/latest/merged"
+    with pytest.raises(ConfigError, match="the run two is a reward model, which gives scores and no text"):
+        find_merged(results, "two")
+
+
 def test_the_only_model_needs_no_name(results):
     assert find_merged(results, "two") == results / "runs/two/latest/merged"
     with pytest.raises(ConfigError, match="one, two have models: name one as in `make serve RUN=one`"):

@@ -142,6 +142,12 @@ def test_the_end_says_whether_it_is_better_what_it_took_where_it_is_and_how_it_i
     ]
 
 
+def test_a_reward_model_is_not_to_be_talked_to(tmp_path):
+    folder = written(tmp_path / "one", **{"evaluation.tuned.reward_margin": 1.5})
+    lines = end_of_runs({"one": folder}, "snakemake --cores 8 ask", "snakemake --cores 8 compare")
+    assert lines[4] == f"model      {folder}/adapter (an adapter, not merged)"
+
+
 def test_many_runs_have_one_line_each_and_a_run_without_facts_none(tmp_path):
     folders = {name: written(tmp_path / name) for name in ("a", "c")} | {"d": tmp_path / "d"}
     folders["b"] = written(tmp_path / "b", **{"evaluation.tuned.loss": 0.001})

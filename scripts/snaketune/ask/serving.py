@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from snaketune.core.errors import ConfigError
+from snaketune.model.configuration import CONFIG
+from snaketune.model.reward_model import is_reward_model
 
 EXTRA = "envs/extras/serve.txt"
 # Packages that `transformers serve` needs besides transformers.
@@ -16,11 +18,17 @@ RUNS, LATEST, MERGED_FOLDER = "runs", "latest", "merged"
 def find_merged(results: Path, run: str | None) -> Path:
     """Return the folder of a run's merged model; the run may be omitted if only one has a merged model.
 
+    Reward models do not count: servers of text cannot run them.
+
     Raises:
         ConfigError: if no merged model is found, or several runs have one.
     """
     models = sorted(path for path in results.glob(f"{RUNS}/*/{LATEST}/{MERGED_FOLDER}") if path.is_dir())
     found = {path.parents[1].name: path for path in models}
+    scoring = {name for name, path in found.items() if (path / CONFIG).is_file() and is_reward_model(path)}
+    if run in scoring:
+        raise ConfigError(f"serve: the run {run} is a reward model, which gives scores and no text: name another run.")
+    found = {name: path for name, path in found.items() if name not in scoring}
     if run is not None and run not in found:
         there = f"use one of {', '.join(found)}" if found else "run `snakemake train` first"
         raise ConfigError(f"serve: the run {run} has no merged model in {results}: {there}.")

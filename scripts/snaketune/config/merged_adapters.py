@@ -32,6 +32,11 @@ def check_merged_adapters(run: ResolvedRun) -> None:
     for name in names:
         _check_base(place, name, config, config.merged_runs[name])
         _check_kind(place, name, config.merged_runs[name].adapter)
+        if config.merged_runs[name].train.method == "reward":
+            raise ConfigError(
+                f"{place} names {name}, which is a reward model (train.method is reward): its adapter has a head for"
+                " scores that no language model has; leave it out."
+            )
     _check_ranks(place, config, names)
 
 

@@ -137,7 +137,9 @@ def score_rows(model: Any, rows: PackedRows, settings: ModelSettings, limit: int
         inputs = with_boundaries(inputs) if settings.uses_flash else inputs
         moved = {name: v.to(base.device) if isinstance(v, torch.Tensor) else v for name, v in inputs.items()}
         states = base.base_model(**moved, use_cache=False).last_hidden_state.flatten(0, 1)[ends.to(base.device)]
-        scores = getattr(base, HEAD)(states).squeeze(-1).double().cpu().numpy()
+        head = getattr(base, HEAD)
+        # A trained head is float32 on a model in 16 bits until both are merged.
+        scores = head(states.to(head.weight.dtype)).squeeze(-1).double().cpu().numpy()
         counts = [len(rows.documents(row)) for row in indices]
         for row, part in zip(indices, np.split(scores, np.cumsum(counts)[:-1]), strict=True):
             by_row[row] = part

@@ -60,6 +60,7 @@ def page_facts(folder: Path) -> dict[str, Any]:
 
 def five_lines(facts: Mapping[str, Any], folder: Path, ask: str) -> list[str]:
     """Return five lines: verdict, change with its interval, time and cost, path of the model and of the report."""
+    ask = "" if f"{_EVALUATION}tuned.reward_margin" in facts else ask  # a reward model answers nothing
     kind = "merged" if (folder / "merged").is_dir() else "adapter"
     place = f"{folder}/{kind}{'' if kind == 'merged' else ' (an adapter, not merged)'}"
     return [
