@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import ConfigError
-from snaketune.model.json_files import read_object
 
 HEAD = "score"
 CLASSIFIER = "ForSequenceClassification"
@@ -26,6 +25,9 @@ def is_reward_configuration(config: Any) -> bool:
 
 def is_reward_model(folder: str | Path) -> bool:
     """Tell whether ``folder`` holds a reward model or the adapter of one."""
+    # A training that reads no folder, as that of a benchmark, runs without orjson.
+    from snaketune.model.json_files import read_object
+
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file():
         return bool(read_object(folder / "adapter_config.json").get("task_type") == TASK)
