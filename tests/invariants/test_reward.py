@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from presets import prepared
 from safetensors.torch import load_file, save_file
 from test_preference import (
     SETTINGS,
@@ -229,3 +230,9 @@ def test_an_answer_is_scored_with_the_ending_that_documents_have(held_out):
     assert finished([5, 6], [7, 8, 2, 9], (2, 4), (2,)) == [5, 6, 7, 8, 2, 4]
     assert finished([5, 6], [7, 8], (2, 4), (2,)) == [5, 6, 7, 8, 2, 4]
     assert len(ending_of(held_out[2])) == 1
+
+
+def test_the_preset_trains_on_a_cpu(base, splits, tmp_path):
+    _, cfg, settings = prepared("reward")
+    assert train(base, *splits, cfg, settings, work_in(tmp_path, "w")).steps == 2
+    assert all(0 < line["loss"] < 20 for line in lines(work_in(tmp_path, "w")) if "loss" in line)

@@ -36,6 +36,7 @@ def test_method(facts, method):
         ({"learns_by": "dpo"}, "sft, then dpo"),
         ({"learns_by": "dpo", "is_tuned": True}, "dpo"),
         ({"learns_by": "orpo"}, "orpo"),
+        ({"learns_by": "reward"}, "reward"),
         ({"learns_by": "kto"}, "kto"),
         ({"learns_by": "grpo"}, "grpo"),
         ({}, "sft"),
