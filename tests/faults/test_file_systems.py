@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from snaketune.workflow.write_checks import (
     check_apart,
     check_clock,
     check_folder,
+    check_own_folders,
     outside_notes,
     try_folder,
     unwritable_notes,
@@ -240,6 +242,21 @@ def test_results_have_to_be_a_folder(tmp_path):
 def test_names_that_no_folder_can_have_are_refused(path, words):
     with pytest.raises(ConfigError, match=words):
         usable_path(path, "paths.results")
+
+
+@pytest.mark.parametrize("name", ["work", "logs", "benchmarks", ".snakemake"])
+@pytest.mark.parametrize("kind", ["a file", "a link to nothing", "a link to itself"])
+def test_something_else_in_place_of_a_folder_of_the_workflow_is_named(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    if kind == "a file":
+        Path(name).touch()
+    else:
+        Path(name).symlink_to(name if kind == "a link to itself" else "/no/where")
+    with pytest.raises(ConfigError, match=rf"this project: {re.escape(name)} is a (file|link to)"):
+        check_own_folders()
+    assert outside_notes({"work": name}, tmp_path) == (
+        ["outside this project: work is /no/where."] if kind == "a link to nothing" else []
+    )
 
 
 @pytest.mark.parametrize(

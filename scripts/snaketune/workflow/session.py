@@ -40,6 +40,7 @@ from snaketune.workflow.stage_table import TABLE
 from snaketune.workflow.startup import WorkflowFolders
 from snaketune.workflow.stopping import end_on_signals
 from snaketune.workflow.until import replace_until
+from snaketune.workflow.write_checks import check_own_folders
 
 WORK = Path("work")
 # Switches of targets in `--config`, which are not part of the configuration and belong to no run.
@@ -80,6 +81,7 @@ class Session:
 
     def _start(self) -> None:
         """Resolve the configuration, find external inputs, and repair results before jobs are planned."""
+        check_own_folders()
         layer, snakemake = self._configuration(), self.snakemake
         self.job_table = self._make_job_table(layer)
         self.places = WorkflowFolders(self.job_table, WORK, layer.name)

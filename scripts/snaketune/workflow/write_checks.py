@@ -62,6 +62,16 @@ def check_folder(path: str, key: str) -> None:
             raise ConfigError(f"{key}: {place} is a file: give a folder, or move the file away.")
 
 
+def check_own_folders() -> None:
+    """Refuse something else where the workflow, or Snakemake, has a folder of its own in the current one.
+
+    Raises:
+        ConfigError: naming what is in the way.
+    """
+    for name in ("work", "logs", "benchmarks", ".snakemake"):
+        check_folder(name, "this project")
+
+
 def check_apart(results: str, project: Path) -> None:
     """Refuse a results folder with other files in it, which `prune` could mistake for unused results.
 
@@ -84,7 +94,7 @@ def outside_notes(folders: dict[str, str | None], project: Path) -> list[str]:
     """Return a note on the folders outside ``project``, with links resolved; none if all are inside."""
     outside = []
     for key, folder in folders.items():
-        place = (project / folder).resolve() if folder else project.resolve()
+        place = Path(os.path.realpath(project / folder)) if folder else project.resolve()  # of a loop, too
         if not place.is_relative_to(project.resolve()):
             outside.append(f"{key} is {place}")
     return [f"outside this project: {', '.join(outside)}."] if outside else []

@@ -79,9 +79,9 @@ def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:
         restore(output, work)
         _say(f"{output.path} was deleted: it is restored, because its training is no longer in {work}/runs.")
     else:
-        _say(f"{output.path} was deleted or changed since it was made: it is rebuilt.")
         for name in output.group:
             output.path.with_name(name).unlink(missing_ok=True)
+        _say(f"{output.path} was deleted or changed since it was made: it is rebuilt.")
 
 
 def _drop_contradicted(folder: Path, work: str | Path) -> None:
