@@ -11,6 +11,7 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.templates.built_in_templates import BUILT_IN, choose_template
 from snaketune.data.templates.examples import ExampleFinder
 from snaketune.data.templates.templates import ChatTemplate
+from snaketune.data.tokens.tokenizer import own_chat_template
 
 TOKENS = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}
 CONTROL = re.compile(r"<\|[a-z_]+\|>")
@@ -120,6 +121,27 @@ def test_a_template_keeps_nothing_from_one_record_to_the_next():
 def test_only_a_real_tag_marks_generation():
     assert not ChatTemplate("{% if add_generation_prompt %}{% endif %}{# {% generation %} #}", {}).marks_generation
     assert ChatTemplate("{%- generation -%}x{%- endgeneration -%}", {}).marks_generation
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff{{ messages }}", "byte 0 is not UTF-8.*: save it as UTF-8"),
+        (b" " * (1 << 20) + b"x", "1,048,577 bytes, over 1,048,576.*: give a chat template"),
+    ],
+)
+def test_a_template_file_that_cannot_be_one_is_one_sentence(tmp_path, content, words):
+    (tmp_path / "t.jinja").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"tokens\.chat_template: .*t\.jinja cannot be used \({words}"):
+        choose_template(str(tmp_path / "t.jinja"), None)
+    (tmp_path / "chat_template.jinja").write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        own_chat_template(tmp_path)
+
+
+def test_the_byte_order_mark_of_a_template_is_no_text(tmp_path):
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbf{{ 1 }}")
+    assert choose_template(str(tmp_path / "t.jinja"), None) == "{{ 1 }}"
 
 
 def test_the_template_setting_names_built_in_ones_files_and_sources(tmp_path):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from snaketune.core.errors import ConfigError
 
+# The longest templates of models have some 30,000 bytes.
+LONGEST_FILE = 1 << 20
 # The wording with which Qwen 2.5 and Hermes offer tools: models tuned from either know it already.
 OFFER = (
     "{{ '# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with"
@@ -56,6 +58,23 @@ BUILT_IN = {
 }
 
 
+def read_template(path: Path) -> str:
+    """Return the content of a template file, without the byte order mark that some editors write.
+
+    Raises:
+        ConfigError: if it is too long for a template, not UTF-8, or cannot be read.
+    """
+    try:
+        if path.stat().st_size <= LONGEST_FILE:
+            return path.read_bytes().decode("utf-8-sig")
+        reason, cure = f"{path.stat().st_size:,} bytes, over {LONGEST_FILE:,}", "give a chat template"
+    except UnicodeDecodeError as error:
+        reason, cure = f"byte {error.start} is not UTF-8", "save it as UTF-8"
+    except OSError as error:
+        reason, cure = str(error.strerror), "check its permissions"
+    raise ConfigError(f"tokens.chat_template: {path} cannot be used ({reason}): {cure}.")
+
+
 def choose_template(setting: str | None, own: str | None) -> str | None:
     """Return the source of the chat template to use.
 
@@ -74,7 +93,7 @@ def choose_template(setting: str | None, own: str | None) -> str | None:
         return setting
     path = Path(setting).expanduser()
     if path.suffix == ".jinja" and path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_template(path)
     raise ConfigError(
         f"tokens.chat_template: {setting!r} is neither a .jinja file nor one of {', '.join(sorted(BUILT_IN))}:"
         " check the spelling or the path."

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
+from snaketune.data.templates.built_in_templates import read_template
 from snaketune.model.configuration import CONFIG, GENERATION
 from snaketune.model.stop_tokens import generation_settings, ids_as_list
 
@@ -149,7 +150,7 @@ def own_chat_template(folder: str | Path) -> str | None:
     """
     folder = Path(folder)
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return read_template(folder / "chat_template.jinja")
     config = folder / "tokenizer_config.json"
     template = read_json(config).get("chat_template") if config.is_file() else None
     if isinstance(template, list):
