@@ -12,10 +12,10 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Read the facts, render the page, write it atomically."""
     arguments = parse_arguments(__doc__, "facts", "output", facts=("output",))
-    from snaketune.core.canonical import read_json
+    from snaketune.facts.ablation_facts import ABLATION
     from snaketune.report.ablation.ablate_page import render_ablation
 
-    page = render_ablation(read_json(arguments.facts), arguments.cfg["run"], arguments.cfg["id"])
+    page = render_ablation(ABLATION.read(arguments.facts), arguments.cfg["run"], arguments.cfg["id"])
     write_bytes(arguments.output, page.encode())
 
 

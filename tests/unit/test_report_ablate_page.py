@@ -4,8 +4,11 @@ from itertools import pairwise
 
 import pytest
 from ablate_case import Machine, facts
+from test_facts import WRONG, places, with_part
 from test_report_page import HOSTILE, Page
 
+from snaketune.core.errors import DataError
+from snaketune.facts.ablation_facts import ABLATION
 from snaketune.report.ablation.ablate_page import change_of_loss, render_ablation, row_of
 from snaketune.report.ablation.waterfall import FAST_WAY, OVERLAP, SLOW, bars, scale_of, waterfall
 from snaketune.report.charts.svg import drawn
@@ -131,3 +134,28 @@ def test_nothing_is_loaded_and_equal_facts_give_equal_bytes(measured):
 def test_a_loss_that_only_rounds_otherwise_is_unchanged(bounds, words):
     low, high = bounds
     assert change_of_loss({"loss_change": (low + high) / 2, "loss_change_low": low, "loss_change_high": high}) == words
+
+
+def test_facts_are_written_with_a_format_and_read_without_one(measured, tmp_path):
+    ABLATION.write(tmp_path / "ablate.json", measured)
+    read = ABLATION.read(tmp_path / "ablate.json")
+    assert read["format"] == 1
+    older = {name: value for name, value in read.items() if name != "format"}
+    pages = [render_ablation(ABLATION.parse(each, "a.json"), "one", "lora-1") for each in (read, older)]
+    assert pages[0] == pages[1] == render_ablation(older, "one", "lora-1")
+    with pytest.raises(DataError, match="its format is 2, and this version reads formats up to 1"):
+        ABLATION.parse({**measured, "format": 2}, "ablate.json")
+
+
+def test_any_wrong_part_is_shown_or_refused_in_one_sentence(measured):
+    refused = shown = 0
+    for number, path in enumerate([*places(measured)][::29]):
+        try:
+            shown += len(
+                render_ablation(ABLATION.parse(with_part(measured, path, WRONG[number % 6]), "a.json"), "a", "b")
+            )
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith("a.json: ") and "delete it and run the same command" in str(error)
+            assert "\n" not in str(error) and len(str(error)) < 300
+    assert refused > 10 and shown

@@ -22,6 +22,7 @@ from snaketune.core.cli import stop_with_parent
 from snaketune.core.errors import SnaketuneError
 from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
+from snaketune.facts.ablation_facts import ABLATION
 from snaketune.plan.devices.machine import Machine, look_at_machine
 from snaketune.settings.operational import Operational
 from snaketune.storage.disks import Disks
@@ -122,6 +123,6 @@ def ablate_run(job: AblationJob) -> None:
     lock = wait_for_lock(job.work / "probes" / "lock")
     result, wanted = FreshProcesses(folder).result, job.cfg["factors"]
     facts = Ablation(subject, here, wanted, folder, result, lambda line: print(line, flush=True)).run()
-    write_json(job.output, {"run": job.name, "machine": device_and_versions(machine), **facts})
+    ABLATION.write(job.output, {"run": job.name, "machine": device_and_versions(machine), **facts})
     shutil.rmtree(folder)
     lock.close()

@@ -85,6 +85,7 @@ def _section_check(kind: Any) -> ShapeCheck:
 
 def _union_check(arguments: tuple[Any, ...]) -> ShapeCheck:
     checks = [_check_of(one) for one in arguments if one is not NoneType]
+    sections = [one for one in arguments if is_typeddict(one)]
     allows_none = NoneType in arguments
     expected = " or ".join(_called(one) for one in arguments)
 
@@ -93,6 +94,10 @@ def _union_check(arguments: tuple[Any, ...]) -> ShapeCheck:
             return None
         if len(checks) == 1:
             return checks[0](value, place)
+        # An object with all keys of a kind is of that kind: a wrong part is named, not taken for another kind's.
+        for section in sections:
+            if isinstance(value, Mapping) and section.__required_keys__ <= value.keys():
+                return _check_of(section)(value, place)
         for one in checks:
             try:
                 return one(value, place)

@@ -1,9 +1,19 @@
 """The page of an ablation: the effect of each optimisation, alone and together; a pure function of ablate.json."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.facts.ablation_facts import (
+    AblationFacts,
+    CaseFacts,
+    FailedCase,
+    FailedEffect,
+    FailedWhole,
+    LossChange,
+    OutsideEffect,
+    TrainingEffect,
+    WholeEffect,
+)
 from snaketune.report import units
 from snaketune.report.ablation.waterfall import waterfall
 from snaketune.report.compare.comparison import compared_dollars, hours
@@ -28,6 +38,7 @@ WAYS = {
 BUSY = 0.05
 """Fraction of CPU wait above which the page notes that the machine was busy."""
 DASH = "\u2013"
+NOT_OUTSIDE = ("rate", "predicted", "loss", "memory")
 VERDICT_WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
 
@@ -55,7 +66,7 @@ class FactorRow:
     failed: str
 
 
-def render_ablation(facts: Mapping[str, Any], name: str, id: str) -> str:
+def render_ablation(facts: AblationFacts, name: str, id: str) -> str:
     """Return the ablation of the run ``name`` as one self-contained HTML page; equal facts give equal bytes.
 
     Args:
@@ -66,7 +77,7 @@ def render_ablation(facts: Mapping[str, Any], name: str, id: str) -> str:
     return fill("ablate.html.j2", **ablation_sections(facts), name=excerpt(name, 100).text, run_id=id)
 
 
-def ablation_sections(facts: Mapping[str, Any]) -> dict[str, Any]:
+def ablation_sections(facts: AblationFacts) -> dict[str, Any]:
     """Return what the template shows; every number is text already."""
     whole = facts["combined"]
     return {
@@ -84,7 +95,7 @@ def ablation_sections(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def ablation_headline(whole: Mapping[str, Any]) -> str:
+def ablation_headline(whole: FailedWhole | WholeEffect) -> str:
     """Return the whole effect in a few words."""
     if "failed" in whole:
         return "Not both ends could be measured on this machine"
@@ -97,7 +108,7 @@ def times(value: float | None) -> str:
     return "unknown" if value is None else f"{units.significant(value)} x"
 
 
-def whole_and_product(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def whole_and_product(facts: AblationFacts) -> list[tuple[str, str, str]]:
     """Return the whole next to the product of its parts: label, value, note."""
     whole = facts["combined"]
     if "failed" in whole:
@@ -118,14 +129,14 @@ def whole_and_product(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 LOSS_ROUNDING = 1e-6
 
 
-def change_of_loss(row: Mapping[str, Any]) -> str:
+def change_of_loss(row: LossChange) -> str:
     """Return by how much the held-out loss changed, with the range over the rounds."""
-    if row.get("loss_change") is None:
+    change, low, high = row["loss_change"], row["loss_change_low"], row["loss_change_high"]
+    if change is None or low is None or high is None:
         return units.NOT_MEASURED
-    if max(abs(row["loss_change_low"]), abs(row["loss_change_high"])) < LOSS_ROUNDING:
+    if max(abs(low), abs(high)) < LOSS_ROUNDING:
         return "unchanged"
-    low, high = units.signed(row["loss_change_low"], 2), units.signed(row["loss_change_high"], 2)
-    return f"{units.signed(row['loss_change'], 2)} ({low} to {high})"
+    return f"{units.signed(change, 2)} ({units.signed(low, 2)} to {units.signed(high, 2)})"
 
 
 def signed_time(seconds: float) -> str:
@@ -140,7 +151,7 @@ def signed_dollars(value: float | None) -> str:
     return f"{units.MINUS if value < 0 else ''}{compared_dollars(abs(value))}"
 
 
-def tables(facts: Mapping[str, Any]) -> list[tuple[str, str, str, list[FactorRow]]]:
+def tables(facts: AblationFacts) -> list[tuple[str, str, str, list[FactorRow]]]:
     """Return a table per way of measuring: name, title, what it means, rows."""
     found = []
     for where, (title, meaning) in WAYS.items():
@@ -150,51 +161,57 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, str, str, list[FactorRow
     return found
 
 
-def row_of(facts: Mapping[str, Any], row: Mapping[str, Any]) -> FactorRow:
-    """Return an effect as text."""
-    title, change = visible(facts["titles"][row["factor"]]), f"{row['off_words']} → {row['on_words']}"
+def row_of(facts: AblationFacts, row: FailedEffect | TrainingEffect | OutsideEffect) -> FactorRow:
+    """Return an effect as text; a factor outside training has no rates, loss or memory of its own."""
+    words = {
+        **dict.fromkeys(FactorRow.__slots__, ""),
+        "title": visible(facts["titles"].get(row["factor"], row["factor"])),
+        "change": f"{row['off_words']} → {row['on_words']}",
+    }
     if "failed" in row:
-        blank = dict.fromkeys(FactorRow.__slots__, "")
-        return FactorRow(**{**blank, "title": title, "change": change, "failed": excerpt(row["failed"], 300).text})
-    trains, verdict = "off" in row, row.get("verdict", "")
-    low, high = row.get("speed_up_low"), row.get("speed_up_high")
-    return FactorRow(
-        title=title,
-        change=change,
-        rate=_rate(row["on"]) if trains else DASH,
-        rate_before=f"instead of {_rate(row['off'])}" if trains else "",
-        spread=f"spread {units.percent(max(row['off']['spread'], row['on']['spread']))}" if trains else "",
-        speed_up=times(row["speed_up"]),
-        range="" if low is None else f"{times(low)} to {times(high)}",
-        predicted=times(row["predicted_speed_up"]) if "predicted_speed_up" in row else DASH,
-        reduction=units.percent(row["time_reduction"]),
-        saved=signed_time(row["seconds_saved"]),
-        usd=signed_dollars(row["usd_saved"]).removesuffix(" dollars"),
-        loss=units.significant(row["on"]["held_out_loss"]) if trains else DASH,
-        loss_change=change_of_loss(row) if trains else "",
-        memory=_memory(row["on"]) if trains else DASH,
-        memory_before=f"instead of {_memory(row['off'])}" if trains else "",
-        verdict=VERDICT_WORDS.get(verdict, ""),
-        tone={"faster": "better", "slower": "worse"}.get(verdict, ""),
-        failed="",
-    )
+        return FactorRow(**{**words, "failed": excerpt(row["failed"], 300).text})
+    words |= {
+        "speed_up": times(row["speed_up"]),
+        "reduction": units.percent(row["time_reduction"]),
+        "saved": signed_time(row["seconds_saved"]),
+        "usd": signed_dollars(row["usd_saved"]).removesuffix(" dollars"),
+    }
+    return FactorRow(**{**words, **(_of_training(row) if "off" in row else dict.fromkeys(NOT_OUTSIDE, DASH))})
 
 
-def _rate(case: Mapping[str, Any]) -> str:
+def _of_training(row: TrainingEffect) -> dict[str, str]:
+    """Return the texts of what only a training has."""
+    off, on = row["off"], row["on"]
+    return {
+        "rate": _rate(on),
+        "rate_before": f"instead of {_rate(off)}",
+        "spread": f"spread {units.percent(max(off['spread'], on['spread']))}",
+        "range": f"{times(row['speed_up_low'])} to {times(row['speed_up_high'])}",
+        "predicted": times(row["predicted_speed_up"]) if "predicted_speed_up" in row else DASH,
+        "loss": units.significant(on["held_out_loss"]),
+        "loss_change": change_of_loss(row),
+        "memory": _memory(on),
+        "memory_before": f"instead of {_memory(off)}",
+        "verdict": VERDICT_WORDS.get(row["verdict"], ""),
+        "tone": {"faster": "better", "slower": "worse"}.get(row["verdict"], ""),
+    }
+
+
+def _rate(case: CaseFacts) -> str:
     return units.count(round(case["tokens_per_second"]))
 
 
-def _memory(case: Mapping[str, Any]) -> str:
+def _memory(case: CaseFacts) -> str:
     return units.file_size(case["peak_memory_bytes"])
 
 
-def ends(facts: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def ends(facts: AblationFacts) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return both ends with what was measured of each."""
     names = {"slow": "The guides' slow configuration", "fast": "The fast configuration"}
-    return [(names[name], end_rows(end)) for name, end in facts["ends"].items()]
+    return [(names.get(name, visible(name)), end_rows(end)) for name, end in facts["ends"].items()]
 
 
-def end_rows(end: Mapping[str, Any]) -> list[tuple[str, str]]:
+def end_rows(end: FailedCase | CaseFacts) -> list[tuple[str, str]]:
     """Return what was measured of an end: label and value."""
     if "failed" in end:
         return [("Not measured", excerpt(end["failed"], 300).text)]
@@ -211,7 +228,7 @@ def _whole(value: float) -> str:
     return units.count(round(value))
 
 
-def how(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def how(facts: AblationFacts) -> list[tuple[str, str]]:
     """Return how it was measured: label and value."""
     machine, epoch, rates = facts["machine"], facts["epoch"], facts["rates"]
     price = facts["price_per_hour"]
@@ -226,19 +243,22 @@ def how(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     tokenising = rates["tokenising"]
     if "tokens_per_second" in tokenising:
         rows.append(("Tokenising, one process", f"{_whole(tokenising['tokens_per_second'])} tokens/s"))
-    for name, label in (("source_bytes_per_second", "Sources' disk"), ("copy_bytes_per_second", "Scratch disk")):
-        if name in rates["reading"]:
-            rows.append((label, f"{units.file_size(round(rates['reading'][name]))}/s"))
+    reading = rates["reading"]
+    disks = {
+        "Sources' disk": reading.get("source_bytes_per_second"),
+        "Scratch disk": reading.get("copy_bytes_per_second"),
+    }
+    rows += [(label, f"{units.file_size(round(rate))}/s") for label, rate in disks.items() if rate is not None]
     return rows
 
 
-def measured_cases(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def measured_cases(facts: AblationFacts) -> list[CaseFacts]:
     """Return every case that was measured, some more than once."""
     found = [row[side] for row in facts["effects"] if "off" in row for side in ("off", "on")]
     return found + [end for end in facts["ends"].values() if "failed" not in end]
 
 
-def busy(facts: Mapping[str, Any]) -> str:
+def busy(facts: AblationFacts) -> str:
     """Return a sentence when other programs held the processor, empty otherwise."""
     most = max((case["waited_share"] for case in measured_cases(facts)), default=0.0)
     if most < BUSY:
@@ -249,7 +269,7 @@ def busy(facts: Mapping[str, Any]) -> str:
     )
 
 
-def notes(facts: Mapping[str, Any]) -> list[str]:
+def notes(facts: AblationFacts) -> list[str]:
     """Return what is to be said about single factors."""
     found = []
     for row in facts["effects"]:

@@ -1,9 +1,9 @@
 """Waterfall from the slow to the fast end: each factor as measured alone, and their overlap."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from snaketune.facts.ablation_facts import AblationFacts, OutsideEffect, TrainingEffect
 from snaketune.report import units
 from snaketune.report.charts.charts import Chart
 from snaketune.report.charts.svg import Axis, SpanBar, Spans
@@ -22,7 +22,7 @@ class EpochBar:
     kind: str
 
 
-def bars(facts: Mapping[str, Any]) -> list[EpochBar]:
+def bars(facts: AblationFacts) -> list[EpochBar]:
     """Return the bars: the slow end, the single factors one after the other, their overlap, and the fast end.
 
     Each factor divides the time that the ones before it left by its own speed-up, so that they end at the product of
@@ -36,13 +36,14 @@ def bars(facts: Mapping[str, Any]) -> list[EpochBar]:
     for row in alone(facts):
         # By the ratio, not the seconds: savings of single factors can add up to more than the whole epoch.
         then = now * (slow - row["seconds_saved"]) / slow
-        found.append(EpochBar(visible(facts["titles"][row["factor"]]), now, then, "saved" if then <= now else "lost"))
+        title = visible(facts["titles"].get(row["factor"], row["factor"]))
+        found.append(EpochBar(title, now, then, "saved" if then <= now else "lost"))
         now = then
     found.append(EpochBar(OVERLAP, now, whole["seconds_fast"], "overlap"))
     return [*found, EpochBar(FAST_WAY, 0.0, whole["seconds_fast"], "whole")]
 
 
-def alone(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def alone(facts: AblationFacts) -> list[TrainingEffect | OutsideEffect]:
     """Return the effects of single factors from the slow end that could be measured."""
     return [row for row in facts["effects"] if row["where"] == "baseline" and "failed" not in row]
 
@@ -53,7 +54,7 @@ def scale_of(seconds: float) -> tuple[float, str]:
     return next((size, name) for size, name in scales if seconds >= 2 * size or size == 1)
 
 
-def waterfall(facts: Mapping[str, Any]) -> Chart | None:
+def waterfall(facts: AblationFacts) -> Chart | None:
     """Return the chart with its values as a table, or None where one of the ends could not be measured."""
     found = bars(facts)
     if not found:
