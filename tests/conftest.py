@@ -43,7 +43,7 @@ def temporary_files():
     with tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as folder:
         os.environ["TEMP"], tempfile.tempdir = folder, None
         yield
-        del os.environ["TEMP"]
+        os.environ.pop("TEMP", None)
         tempfile.tempdir = None
 
 
