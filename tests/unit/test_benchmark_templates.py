@@ -42,5 +42,5 @@ def test_a_right_mask_is_exact_and_what_a_template_refuses_is_told(walk, tmp_pat
 def test_a_wrong_mask_is_seen(walk, tmp_path, monkeypatch, broken, said):
     whole = Turns.turn
     monkeypatch.setattr(Turns, "turn", lambda self, *given: broken(whole(self, *given)))
-    monkeypatch.setattr("snaketune.data.templates.examples.check_written", lambda *_: None)
+    monkeypatch.setattr("snaketune.data.templates.examples.check_text_written", lambda *_: None)
     assert said in walk(tmp_path, TEMPLATE)["single"]["why"]

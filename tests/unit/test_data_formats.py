@@ -343,7 +343,7 @@ def test_every_reason_has_words_in_the_report():
         node
         for path in library.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal" and node.args
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedLine" and node.args
     ]
     codes = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
     assert len(codes) > 20

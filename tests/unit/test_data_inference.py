@@ -141,7 +141,7 @@ def test_an_example_that_inference_would_not_give_is_refused_with_the_users_line
     select_backend(recipe, [file], 1)
     render = ChatTemplate.render
     monkeypatch.setattr(ChatTemplate, "render", lambda self, *given: render(self, *given).replace("Hi", "Ho"))
-    monkeypatch.setattr("snaketune.data.templates.examples.check_written", lambda *_: None)
+    monkeypatch.setattr("snaketune.data.templates.examples.check_text_written", lambda *_: None)
     with pytest.raises(DataError, match=r"data/mine\.csv line 41: training starts after .* not a prompt"):
         select_backend(recipe, [file], 1)
 
