@@ -212,4 +212,4 @@ def test_a_file_that_cannot_be_loaded_is_one_sentence(tmp_path):
     path.write_text("g = 1\n")
     with pytest.raises(ConfigError, match="has no function f"):
         load_function(f"{path}:f")
-    assert Reward("a/b.py:f", lambda *_: []).__name__ == "a_b.py:f"
+    assert Reward("a/b.py:f", lambda *_: []).__name__ == "a_b.py_f"

@@ -32,9 +32,9 @@ def note_who_reads(work: Path) -> None:
     """Let each process that reads the weights of the base model say so."""
     read = loading.open_model
 
-    def open_model(*arguments):
+    def open_model(*arguments, **options):
         (work / f"read-by-{ProcessGroup.of_environment().rank}").touch()
-        return read(*arguments)
+        return read(*arguments, **options)
 
     loading.open_model = open_model
 

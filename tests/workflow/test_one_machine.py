@@ -25,7 +25,7 @@ from snaketune.core.cli import parse_arguments, run
 {WAITING}
 def main():
     names = ("settings", "rightsize", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
-    arguments = parse_arguments("", *names, optional=("start", "plan"))
+    arguments = parse_arguments("", *names, optional=("start", "plan"), several=("rewards",))
     from snaketune.core.gpus import take_cards
     from snaketune.core.manifest import write_manifest
     take_cards()
