@@ -15,23 +15,20 @@ Arguments:
     manifest: manifest of the adapter to write.
 """
 
-import sys
-
 from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
-    names = ("settings", "rightsize", "plan", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
-    arguments = parse_arguments(
-        __doc__, *names, optional=("start",), several=("rewards",), facts=("metrics", "info", "manifest")
-    )
+    read, written = ("settings", "rightsize", "plan", "rows", "model", "work"), ("metrics", "info", "manifest")
+    options = {"optional": ("start",), "several": ("rewards",), "facts": written}
+    arguments = parse_arguments(__doc__, *read, "adapter", *written, **options)
     from snaketune.train.packages import spare_unused
 
     spare_unused(arguments.cfg)
     from snaketune.train.training_job import TrainingJob, run_training
 
-    run_training(TrainingJob(**vars(arguments)), sys.argv)
+    run_training(TrainingJob(**vars(arguments)))
 
 
 if __name__ == "__main__":

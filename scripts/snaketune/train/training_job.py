@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,12 +57,13 @@ class TrainingJob:
     manifest: Path
 
 
-def run_training(job: TrainingJob, command: Sequence[str]) -> None:
+def run_training(job: TrainingJob) -> None:
     """Train under the lock of the training's fingerprint and publish the adapter; workers only train.
+
+    With several processes, each worker is this program once more, with the same arguments.
 
     Args:
         job: what is trained on what.
-        command: starts this process once more, as a worker.
 
     Raises:
         PlanError: if the plan exceeds a limit.
@@ -86,7 +88,7 @@ def run_training(job: TrainingJob, command: Sequence[str]) -> None:
     # Before training: a slow disk costs seconds here, and could cost the result afterwards.
     git = provenance.describe_git(Path(__file__).parent) if lock else None
     with requeued_when_out_of_time(work) if lock else nullcontext():
-        finished = _train(job, rows, work, origins, command if lock else None)
+        finished = _train(job, rows, work, origins, sys.argv if lock else None)
     if not lock:
         note_session(work, finished)
         return

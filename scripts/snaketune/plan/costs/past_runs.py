@@ -111,25 +111,26 @@ def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
 
 def _is_whole(info: Mapping[str, Any]) -> bool:
     """Tell whether a run_info.json holds the values that a measurement needs."""
-    machine, train = info.get("machine") or {}, info.get("train") or {}
+    train = info.get("train") or {}
     try:
         datetime.fromisoformat(train.get("finished") or "")
     except ValueError:
         return False
     memory = info.get("peak_memory") or {}
-    return "gpu" in machine and train.get("seconds") is not None and memory.get("resident_bytes") is not None
+    return train.get("seconds") is not None and memory.get("resident_bytes") is not None
 
 
 def _is_there(info: Mapping[str, Any], target: Target, host: str) -> bool:
     machine = info["machine"]
-    return is_device(machine["gpu"], target) and (machine["gpu"] is not None or machine.get("host") == host)
+    return is_device(machine["gpu"], target) and (not target.is_cpu or machine.get("host") == host)
 
 
 def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
-    """Tell whether ``gpu`` (None: a CPU) is the target's kind of device."""
-    if gpu is None or target.is_cpu:
-        return gpu is None and target.is_cpu
-    return " ".join((gpu.get("name") or "").lower().split()) in {name.lower() for name in target.hardware.names}
+    """Tell whether ``gpu`` (None, or without a name: a CPU) is the target's kind of device."""
+    name = (gpu or {}).get("name")
+    if not name or target.is_cpu:
+        return not name and target.is_cpu
+    return " ".join(name.lower().split()) in {name.lower() for name in target.hardware.names}
 
 
 def measured_run(
