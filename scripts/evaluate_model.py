@@ -19,8 +19,8 @@ from snaketune.core.cli import parse_arguments, run
 
 def main() -> None:
     """Read the manifests, evaluate, and write the measures, the answers, the losses of the documents and the times."""
-    read, written = ("model", "adapter", "tokens", "rows", "records"), ("output", "generations", "documents")
-    arguments = parse_arguments(__doc__, *read, *written, optional=("merged", "judge", "info"), facts=(*written, "info"))
+    read, made = ("model", "adapter", "tokens", "rows", "records"), ("output", "generations", "documents")
+    arguments = parse_arguments(__doc__, *read, *made, optional=("merged", "judge", "info"), facts=(*made, "info"))
     from snaketune.evaluate.evaluation_packages import prepare_imports
 
     prepare_imports(arguments.cfg)
