@@ -30,7 +30,7 @@ GRID = BASE.replace("runs: {one: {}}", "runs: {sweep: {grid: {adapter.r: [2, 4]}
 SHARDS = BASE.replace("sources:", "shards: 3\n  sources:")
 KINDS = {"one run": BASE, "shards": SHARDS, "preference": PREFERENCE, "grid": GRID}
 # Made by other targets, or of what was measured.
-NOT_COMPARED = {"ablate.json", "ablate.html", "unfinished.html", "compare.html"}
+NOT_COMPARED = {"ablate.json", "ablate.html", "unfinished.html", "compare.html", "plan.html"}
 
 
 def preference(number: int) -> str:

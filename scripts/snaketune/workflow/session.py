@@ -201,8 +201,6 @@ class Session:
     def end_well(self) -> None:
         """Record the outputs of all jobs and that the workflow succeeded."""
         self.note_jobs()
-        if not self.snakemake.keeps_temporary_files:
-            self.places.drop_shard_files()
         self._ended_well = True
 
     def explain(self, logs: str | list[str]) -> None:
@@ -221,7 +219,7 @@ class Session:
     def _name_results(self) -> None:
         """After success, print what the command has built or found: what a new user looks for first."""
         handler = self.snakemake.log_handler(LogHandler)
-        if not self.snakemake.is_run_for_real or not (self._ended_well or (handler and handler.is_idle)):
+        if not self._has_succeeded():
             return
         lines, targets, table = list[str](), self.snakemake.targets or {"train"}, self.job_table
         for target, files in table.target_files().items():
@@ -236,6 +234,11 @@ class Session:
             lines += end_of_runs(folders, self._command("ask"), "" if pages else self._command("compare"))
         if lines:
             print("\n".join(lines), file=sys.stderr, flush=True)
+
+    def _has_succeeded(self) -> bool:
+        """Tell whether all that was asked for is there, made now or before."""
+        handler = self.snakemake.log_handler(LogHandler)
+        return self.snakemake.is_run_for_real and (self._ended_well or bool(handler and handler.is_idle))
 
     def _command(self, target: str) -> str:
         return f"snakemake --cores {self.snakemake.cores or 'all'} {target}"
@@ -255,6 +258,9 @@ class Session:
 
     def _tidy_up(self) -> None:
         """Clean up the folders of results and of resumable state, also if nothing had to run."""
+        if self._has_succeeded() and not self.snakemake.keeps_temporary_files:
+            # Snakemake removes them itself, unless it was killed in between and finds nothing left to do afterwards.
+            self.places.drop_shard_files()
         if self.snakemake.is_run_for_real:
             self.places.tidy()
 
