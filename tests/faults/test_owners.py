@@ -12,6 +12,8 @@ import pytest
 from snaketune.core.atomic import sibling
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.processes import this_place
+from snaketune.data.similarity import removal
+from snaketune.data.split import split_plan
 from snaketune.workflow.results.leftovers import (
     ABANDONED_SECONDS,
     drop_shard_files,
@@ -196,6 +198,42 @@ def test_what_a_killed_process_left_is_swept(shared, tmp_path, capsys):
     assert not any(path.exists() or path.is_symlink() for path in (gone, old, file, link))
     assert alive.exists() and parent.exists()
     assert "removed leftovers of killed jobs: 4 partial results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scratch", "job"), [(None, "split"), (None, "dedupe"), ("disk", "split"), ("disk", "dedupe")])
+def test_what_a_killed_data_stage_left_is_swept_also_from_scratch(scratch, job, tmp_path, monkeypatch):
+    left = []
+
+    def killed(*arguments):
+        folder = next(one for one in arguments if isinstance(one, Path) and one.is_dir())
+        left.append(folder.with_name(folder.name.replace(f"-{os.getpid()}", f"-{GONE}")))
+        shutil.copytree(folder, left[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    for folder in ("work", "disk", "data/train-1"):
+        Path(folder).mkdir(parents=True)
+    records = Path("records.jsonl")
+    records.touch()
+    settings = {"scratch": scratch, "threads": 1, "work": "work"}
+    paths = {name: Path("data/train-1") / name for name in ("train", "eval", "leaks", "removed", "kept", "duplicates")}
+    if job == "split":
+        monkeypatch.setattr(split_plan, "plan_sides", killed)
+        outputs = {name: paths[name] for name in ("train", "eval", "leaks")}
+        made = split_plan.SplitJob(
+            "", "", {"split": {"test_size": 0.1, "seed": 0}}, settings, records, **outputs, manifest=Path("m")
+        )
+        run = split_plan.split
+    else:
+        monkeypatch.setattr(removal, "plan_removal", killed)
+        outputs = {name: paths[name] for name in ("removed", "kept", "duplicates")}
+        made = removal.DedupeJob("", "", {"dedupe": {}}, settings, records, [], [], **outputs, manifest=Path("m"))
+        run = removal.dedupe
+    with pytest.raises(KeyboardInterrupt):
+        run(made)
+    assert left[0].is_dir() and left[0].parent == Path(scratch or "work")
+    sweep("results", "work", scratch)
+    assert not left[0].exists()
 
 
 def test_what_another_host_writes_is_left_alone_for_a_day(shared):

@@ -35,8 +35,8 @@ class WorkflowFolders:
         self._wanted, self._comparison = job_table.wanted_files(), job_table.page("compare")
         self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
         self._runs = [Path(job_table.run_path(run, "")) for run in job_table.runs]
-        scratch = None if job_table.scratch == ANY_DISK else job_table.scratch
-        folders = {"paths.results": job_table.results, "paths.scratch": scratch, "work": str(work)}
+        self._scratch = None if job_table.scratch == ANY_DISK else job_table.scratch
+        folders = {"paths.results": job_table.results, "paths.scratch": self._scratch, "work": str(work)}
         self.notes = [
             *outside_notes(folders, Path.cwd()),
             *unwritable_notes(job_table.results, "paths.results"),
@@ -81,7 +81,7 @@ class WorkflowFolders:
 
     def tidy(self) -> None:
         """Remove leftovers of killed jobs, and record what this project uses and the provenance of its results."""
-        sweep(self._results, self._work)
+        sweep(self._results, self._work, self._scratch)
         drop_kept(self._runs)
         if self._results.is_dir():
             for folder in [self._results, *self.folders]:

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from snaketune.core.atomic import private_folder, writing
+from snaketune.core.atomic import private_folder, sibling, writing
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import write_manifest
 from snaketune.data.parallel import in_processes
@@ -266,7 +266,8 @@ def dedupe(job: DedupeJob) -> None:
     disks, needed = Disks.of(os.environ, settings["work"]), BYTES_PER_BYTE * job.records.stat().st_size
     name = f"dedupe_records-{job.kept.parent.name}"
     policy, parts = DedupePolicy(**job.cfg["dedupe"]), DedupeParts(job.keys, job.sketches)
-    with private_folder(temporary_place(settings["scratch"], settings["work"], name, disks, needed)) as folder:
+    place = temporary_place(settings["scratch"], settings["work"], name, disks, needed)
+    with private_folder(sibling(place)) as folder:
         # The plan needs temporary files of several times the records' size, which go to the fastest disk with enough
         # space.
         plan = plan_removal(job.records, policy, folder, settings["threads"], parts)

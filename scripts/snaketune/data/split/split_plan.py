@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from snaketune.core.atomic import private_folder, writing
+from snaketune.core.atomic import private_folder, sibling, writing
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import write_manifest
 from snaketune.data.similarity.decontamination import (
@@ -281,7 +281,7 @@ def split(job: SplitJob) -> None:
     disks, name = Disks.of(os.environ, settings["work"]), f"split_records-{job.train.parent.name}"
     place = temporary_place(settings["scratch"], settings["work"], name, disks, records.stat().st_size)
     index = LineIndex.read(records, threads)
-    with private_folder(place) as folder:
+    with private_folder(sibling(place)) as folder:
         plan = plan_sides(records, policy, evaluations, index, folder, threads)
     times = plan.times(index, job.cfg.get("mixing"))
     with writing(job.train) as train, writing(job.eval) as held_out, writing(job.leaks) as leaks:
@@ -290,7 +290,7 @@ def split(job: SplitJob) -> None:
         # The check reads the files back, before either is published under its final name.
         train.flush()
         held_out.flush()
-        with private_folder(place) as folder:
+        with private_folder(sibling(place)) as folder:
             sides = Path(train.name), Side(Path(held_out.name), plan.must_differ)
             left = check_sides(*sides, policy.max_similarity is not None, folder, threads)
     facts = {**plan.facts(policy, index.sources, times), **left}

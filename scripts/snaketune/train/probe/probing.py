@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from snaketune.core.atomic import private_folder
+from snaketune.core.atomic import private_folder, sibling
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
@@ -158,7 +158,7 @@ def probe(
 
     with (
         _leaving_no_trace(),
-        private_folder(inputs.scratch) as work,
+        private_folder(sibling(inputs.scratch)) as work,
         explaining_out_of_memory(explain),
         explaining_refusal(),
     ):

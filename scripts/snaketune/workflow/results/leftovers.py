@@ -56,9 +56,15 @@ def drop_shard_files(folders: Iterable[Path]) -> None:
                 path.parent.rmdir()
 
 
-def sweep(results: str | Path, work: str | Path) -> None:
+def find_on_scratch(scratch: str | Path, now: float | None = None) -> list[Path]:
+    """Return the temporary folders that killed data stages left in a scratch folder, which others use, too."""
+    now = time.time() if now is None else now
+    return sorted(path for path in Path(scratch).glob(".*_records-*.partial-*") if _is_left(path, now))
+
+
+def sweep(results: str | Path, work: str | Path, scratch: str | Path | None = None) -> None:
     """Remove leftovers of killed jobs, and print their size."""
-    left = find_leftovers([results, work]) + find_unsealed(work)
+    left = find_leftovers([results, work]) + find_unsealed(work) + (find_on_scratch(scratch) if scratch else [])
     size = sum(map(size_of, left))
     for path in left:
         with suppress(OSError):
