@@ -13,7 +13,7 @@ from random import Random
 from snaketune.data.quickstart import SpokenRequest, draw_requests
 
 
-def pair_lines(records: int = 2000, seed: int = 0) -> Iterator[bytes]:
+def pair_lines(records: int = 6000, seed: int = 0) -> Iterator[bytes]:
     """Yield raw JSONL lines ``{"prompt": .., "chosen": .., "rejected": ..}``, newline included.
 
     Args:
