@@ -188,6 +188,13 @@ MET = [
     ("plan.json", "ownership", None),
     ("evaluation.json", "base", -1),
     ("evaluation.json", "tuned.exact_match", -1),
+    ("plan.json", "fit.0.methods.4bit", ...),
+    ("plan.json", "fit.0.methods.lora.verdict", ""),
+    ("plan.json", "planned_at", "x"),
+    ("history.json", "stages.0.finished", "x"),
+    ("facts.json", "0.name", 3),
+    ("../../../../work/runs/f/checkpoint-20/checkpoint.json", "max_steps", {}),
+    ("../../../../work/runs/f/checkpoint-20/checkpoint.json", "max_steps", 10**30),
 ]
 
 
@@ -195,10 +202,10 @@ MET = [
 def test_no_reader_ends_in_a_traceback_at_what_was_met(project, name, place, value):
     first, *others = (project / name).read_text().splitlines() if name.endswith("l") else [(project / name).read_text()]
     document = holder = json.loads(first)
-    *keys, last = place.replace("chat_template.jinja", "chat_template jinja").split(".")
+    parts = place.replace("chat_template.jinja", "chat_template jinja").split(".")
+    *keys, last = [int(part) if part.isdigit() else part.replace(" ", ".") for part in parts]
     for key in keys:
-        holder = holder[key.replace(" ", ".")]
-    last = last.replace(" ", ".")
+        holder = holder[key]
     holder[last] = None if value is ... else value
     if value is ...:
         del holder[last]

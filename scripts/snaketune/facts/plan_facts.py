@@ -16,6 +16,7 @@ from snaketune.facts.plan_table_facts import (
     SensitivityRow,
     StrategyRow,
 )
+from snaketune.facts.shapes import Moment
 
 
 class About(TypedDict):
@@ -184,8 +185,8 @@ class Plan(TypedDict):
     nearest: Nearest
     has_weights: bool | None
     autotune: dict[str, Any] | None
-    finishes_at: str | None
-    planned_at: str
+    finishes_at: Moment | None
+    planned_at: Moment
     about: AboutNumbers
     rate: PlannedRate
     device: PlannedDevice

@@ -1,6 +1,6 @@
 """Rows of the tables in plan.json; None is unknown, hours are those of training alone, GB are 10^9 bytes."""
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class Afterwards(TypedDict):
@@ -30,7 +30,7 @@ class CostRow(TypedDict):
 FitCell = TypedDict(
     "FitCell",
     {
-        "verdict": str,
+        "verdict": Literal["fits", "tight", "no", "unknown"],
         "needs_gb": float | None,
         "least_gb": float | None,
         "with": dict[str, Any],

@@ -3,6 +3,7 @@
 from typing import Any, TypedDict
 
 from snaketune.facts.fact_files import FactFile
+from snaketune.facts.shapes import Moment
 
 
 class ConfigEntry(TypedDict):
@@ -63,7 +64,7 @@ class StageTime(TypedDict):
     stage: str
     id: str
     seconds: float | None
-    finished: str | None
+    finished: Moment | None
     reused: bool | None
 
 

@@ -6,11 +6,28 @@ an absent optional value becomes None, an absent list or section an empty one.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 T = TypeVar("T")
+# The annotation's second part reads the text, or raises a ValueError.
+Moment = Annotated[str, datetime.fromisoformat]
+"""A date and time as ISO 8601 has them."""
 VALUE_CHARACTERS = 60
 # Nothing that is measured is larger; products of such numbers overflow where they are shown.
 LARGEST = 1e60
@@ -58,6 +75,10 @@ def _check_of(kind: Any) -> ShapeCheck:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return _union_check(arguments)
+    if origin in (NotRequired, Required):
+        return _check_of(arguments[0])
+    if origin is Annotated:
+        return _moment_check
     if origin is Literal:
         return _literal_check(arguments)
     if origin is dict:
@@ -68,7 +89,7 @@ def _check_of(kind: Any) -> ShapeCheck:
 
 
 def _section_check(kind: Any) -> ShapeCheck:
-    hints, left_out = get_type_hints(kind), kind.__optional_keys__
+    hints, left_out = get_type_hints(kind, include_extras=True), kind.__optional_keys__
 
     def check(value: Any, place: str) -> Any:
         found = {} if value is None else value
@@ -152,6 +173,16 @@ def _scalar_check(kind: Any) -> ShapeCheck:
         return value
 
     return check
+
+
+def _moment_check(value: Any, place: str) -> Any:
+    try:
+        datetime.fromisoformat(_check_of(str)(value, place))
+    except ShapeError:
+        raise
+    except ValueError:
+        raise _wrong(value, place, "a date and time") from None
+    return value
 
 
 def _called(kind: Any) -> str:

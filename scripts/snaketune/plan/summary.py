@@ -107,10 +107,11 @@ def _end(plan: "Plan", now: datetime | None) -> str:
 
 
 def _fit(plan: "Plan") -> list[str]:
-    if not plan["fit"] or not plan["fit"][0]["methods"]:
-        return ["  Which GPUs it fits is unknown: the memory of this model cannot be planned."]
     own = plan["work"]["fit_method"]
-    others = [name for name in SHORT_METHOD_NAMES if name != own]
+    planned = [name for name in SHORT_METHOD_NAMES if all(name in row["methods"] for row in plan["fit"])]
+    if not plan["fit"] or own not in planned:
+        return ["  Which GPUs it fits is unknown: the memory of this model cannot be planned."]
+    others = [name for name in planned if name != own]
     cells = {
         row["title"]: (_own_cell(row["methods"][own]), *(_cell(row["methods"][name]) for name in others))
         for row in plan["fit"]

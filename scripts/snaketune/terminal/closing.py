@@ -53,7 +53,7 @@ def lowest_loss(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
 def page_facts(folder: Path) -> dict[str, Any]:
     """Return the values of facts.json by name; empty if the file is missing or unreadable."""
     try:
-        return {row["name"]: row["value"] for row in read_json(folder / "facts.json")}
+        return {str(row["name"]): row["value"] for row in read_json(folder / "facts.json")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -47,7 +47,7 @@ def planning(facts: RunPageFacts) -> Planning | None:
     plan = facts.plan
     if not plan:
         return None
-    methods = [name for name in METHOD_NAMES if plan["fit"] and name in plan["fit"][0]["methods"]]
+    methods = [name for name in METHOD_NAMES if plan["fit"] and all(name in row["methods"] for row in plan["fit"])]
     own = (plan, facts.measured, facts)
     return Planning(
         device=f"{units.count(plan['device']['gpus'])} x {excerpt(plan['device']['title'], 100).text}",

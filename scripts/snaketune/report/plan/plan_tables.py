@@ -43,7 +43,8 @@ def fit_header(plan: Plan) -> list[str]:
 
 
 def _methods(plan: Plan) -> list[str]:
-    return [name for name in METHOD_NAMES if plan["fit"] and name in plan["fit"][0]["methods"]]
+    rows = plan["fit"]
+    return [name for name in METHOD_NAMES if rows and all(name in row["methods"] for row in rows)]
 
 
 def fit_rows(plan: Plan) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 RECENT = 20
 # A training on another machine counts as running if it logged something within so many seconds.
 FRESH_SECONDS = 120.0
+# No training has more steps, and an end a century away is not worth showing.
+MOST_STEPS, FURTHEST_SECONDS = 10**9, 3e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,20 @@ def _look(folder: Path, now: float) -> Watched | None:
         return None
     run = _run_folder(arguments or [])
     newest = newest_checkpoint(folder)
-    facts = read_json(folder / f"checkpoint-{newest}" / "checkpoint.json") if newest is not None else {}
-    wanted = facts.get("max_steps") or (planned_steps(run) if run else None)
+    wanted = _steps_of(folder / f"checkpoint-{newest}") if newest is not None else None
+    wanted = wanted or (planned_steps(run) if run else None)
     lines = growing_lines(metrics)
     if wanted and lines and lines[-1]["step"] >= wanted and arguments is None:
         return None
     name = f"{run.parent.name} {run.name}" if run else folder.name
     return Watched(name, tuple(lines), wanted, logged or now)
+
+
+def _steps_of(checkpoint: Path) -> int | None:
+    """Return the steps of the whole training that a checkpoint names; None if it names none that can be."""
+    facts = read_json(checkpoint / "checkpoint.json")
+    steps = facts.get("max_steps") if isinstance(facts, dict) else None
+    return steps if type(steps) is int and 0 < steps < MOST_STEPS else None
 
 
 def _arguments_of_holder(lock: Path) -> list[str] | None:
@@ -119,7 +128,8 @@ def expected_end(metrics: Metrics, max_steps: int | None, logged: float) -> floa
         return None
     recent = [(0, 0.0), *known][-RECENT - 1 :]
     (first, began), (last, now) = recent[0], recent[-1]
-    return logged + (now - began) / max(last - first, 1) * max(max_steps - last, 0)
+    left = (now - began) / max(last - first, 1) * max(max_steps - last, 0)
+    return logged + left if left < FURTHEST_SECONDS else None
 
 
 def clock(seconds: float) -> str:
