@@ -19,16 +19,16 @@ from snaketune.core.cli import parse_arguments, run
 
 def main() -> None:
     """Read the manifests, evaluate, and write the measures, the answers, the losses of the documents and the times."""
-    read, made = ("model", "adapter", "tokens", "rows", "records"), ("output", "generations", "documents")
-    arguments = parse_arguments(__doc__, *read, *made, optional=("merged", "judge", "info"), facts=(*made, "info"))
+    names = ("model", "adapter", "tokens", "rows", "records", "output", "generations", "documents")
+    others = {"optional": ("merged", "judge", "info")}
+    given = parse_arguments(__doc__, *names, **others, facts=("output", "generations", "documents", "info"))
     from snaketune.evaluate.evaluation_packages import prepare_imports
 
-    prepare_imports(arguments.cfg)
+    prepare_imports(given.cfg)
     from snaketune.evaluate.results import EvaluationJob, evaluate_run
     from snaketune.merge.outcome import merged_folder
 
-    folders = {name: merged_folder(getattr(arguments, name)) for name in ("merged", "judge")}
-    evaluate_run(EvaluationJob(**{**vars(arguments), **folders}))
+    evaluate_run(EvaluationJob(**vars(given) | {one: merged_folder(vars(given)[one]) for one in ("merged", "judge")}))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from snaketune.core.cli import parse_arguments, run
 
 def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
-    read, written = ("settings", "rightsize", "plan", "rows", "model", "work"), ("metrics", "info", "manifest")
-    options = {"optional": ("start",), "several": ("rewards",), "facts": written}
-    arguments = parse_arguments(__doc__, *read, "adapter", *written, **options)
+    names = ("settings", "rightsize", "plan", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
+    others = {"optional": ("start",), "several": ("rewards",)}
+    arguments = parse_arguments(__doc__, *names, **others, facts=("metrics", "info", "manifest"))
     from snaketune.train.packages import spare_unused
 
     spare_unused(arguments.cfg)

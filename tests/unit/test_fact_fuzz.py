@@ -192,6 +192,7 @@ MET = [
     ("plan.json", "fit.0.methods.lora.verdict", ""),
     ("plan.json", "planned_at", "x"),
     ("history.json", "stages.0.finished", "x"),
+    *(("history.json", f"stages.{stage}.finished", None) for stage in range(3)),
     ("facts.json", "0.name", 3),
     ("../../../../work/runs/f/checkpoint-20/checkpoint.json", "max_steps", {}),
     ("../../../../work/runs/f/checkpoint-20/checkpoint.json", "max_steps", 10**30),

@@ -98,7 +98,7 @@ class StageRow:
 def timeline(facts: RunPageFacts) -> tuple[StageRow, ...]:
     """Return the timeline of stages that ran, and those that were reused."""
     stages = facts.history["stages"] if facts.history else []
-    ran = [_span(one) for one in stages if one["reused"] is False]
+    ran = [_span(one) for one in stages if one["reused"] is False and one["finished"]]
     if not stages:
         return ()
     begin, end = min((span[0] for span in ran), default=0.0), max((span[1] for span in ran), default=0.0)
@@ -113,7 +113,7 @@ def _span(stage: StageTime) -> tuple[float, float]:
 def _row(stage: StageTime, begin: float, length: float) -> StageRow:
     reused, seconds = stage["reused"], stage["seconds"]
     bar = None
-    if reused is False and seconds is not None:
+    if reused is False and seconds is not None and stage["finished"]:
         start = 100 * (_span(stage)[0] - begin) / length
         # At least 0.4% wide: the bar of a short stage would not be visible.
         bar = BarPart("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
