@@ -13,12 +13,32 @@ from snaketune.train.trainer import PackedTrainer
 
 
 @dataclass(slots=True)
-class Tally:
-    """Summed ranking metrics of pairs; sums stay on the device to avoid synchronising with it."""
+class Sums:
+    """Sums over the answers of an interval; they stay on the device to avoid synchronising with it."""
+
+    def facts(self) -> dict[str, float]:
+        """Return the sums."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+@dataclass(slots=True)
+class PairSums(Sums):
+    """Number of pairs, summed margins between their answers, and how many of them are ranked right."""
 
     pairs: int = 0
     margin: Any = 0.0
     rewarded: Any = 0.0
+
+    @property
+    def units(self) -> int:
+        """The number of losses that the mean is taken over."""
+        return self.pairs
+
+
+@dataclass(slots=True)
+class Tally(PairSums):
+    """Sums over pairs that are ranked by reward and by log-probability."""
+
     preferred: Any = 0.0
 
     def add(self, margins: torch.Tensor, differences: torch.Tensor) -> None:
@@ -28,15 +48,6 @@ class Tally:
         self.margin += margins.double().sum()
         self.rewarded += (margins > 0).double().sum()
         self.preferred += (differences > 0).double().sum()
-
-    @property
-    def units(self) -> int:
-        """The number of losses that the mean is taken over."""
-        return self.pairs
-
-    def facts(self) -> dict[str, float]:
-        """Return the sums."""
-        return {name: float(value) for name, value in asdict(self).items()}
 
     def means(self) -> dict[str, float]:
         """Return the mean reward margin and the fractions of pairs ranked right by reward and by log-probability."""

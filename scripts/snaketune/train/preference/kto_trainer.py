@@ -1,12 +1,13 @@
 """The KTO trainer: batches of good and bad answers, their reference, the KL term of a step, and the loss."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.preference.answer_trainer import Sums
 from snaketune.train.preference.kto import MismatchedCollator, UnpairedLoss, require_answers
 from snaketune.train.preference.reference import PairCollator, ReferencedTrainer, document_log_probs
 
@@ -14,8 +15,8 @@ NO_KL = torch.zeros(())
 
 
 @dataclass(slots=True)
-class AnswerTally:
-    """Summed rewards of good and bad answers; sums stay on the device to avoid synchronising with it."""
+class AnswerTally(Sums):
+    """Summed rewards of good and bad answers."""
 
     good: Any = 0.0
     bad: Any = 0.0
@@ -38,10 +39,6 @@ class AnswerTally:
     def units(self) -> int:
         """The number of losses that the mean is taken over."""
         return self.answers
-
-    def facts(self) -> dict[str, float]:
-        """Return the sums."""
-        return {name: float(value) for name, value in asdict(self).items()}
 
     def means(self) -> dict[str, float]:
         """Return the mean rewards of good and bad answers, the margin between them and the KL term."""

@@ -1,7 +1,7 @@
 """Reward models on packed rows: the score of each document, the loss of pairs, and the trainer."""
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.reward_model import padding_of
 from snaketune.train.batches import BatchLayout
-from snaketune.train.preference.answer_trainer import AnswerTrainer, require_pairs
+from snaketune.train.preference.answer_trainer import AnswerTrainer, PairSums, require_pairs
 from snaketune.train.preference.dpo import number_documents
 from snaketune.train.preference.reference import MODEL_INPUTS
 from snaketune.train.row_order import RowCollator
@@ -93,12 +93,9 @@ class ScoringCollator:
 
 
 @dataclass(slots=True)
-class ScoreTally:
-    """Sums over the scores of pairs; they stay on the device to avoid synchronising with it."""
+class ScoreTally(PairSums):
+    """Sums over pairs that are ranked by their scores."""
 
-    pairs: int = 0
-    margin: Any = 0.0
-    rewarded: Any = 0.0
     score: Any = 0.0
 
     def add(self, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
@@ -107,15 +104,6 @@ class ScoreTally:
         self.margin += (chosen - rejected).double().sum()
         self.rewarded += (chosen > rejected).double().sum()
         self.score += (chosen + rejected).double().sum() / 2
-
-    @property
-    def units(self) -> int:
-        """The number of losses that the mean is taken over."""
-        return self.pairs
-
-    def facts(self) -> dict[str, float]:
-        """Return the sums."""
-        return {name: float(value) for name, value in asdict(self).items()}
 
     def means(self) -> dict[str, float]:
         """Return the mean difference of a pair's scores, the fraction of pairs ranked right, and the mean score."""
