@@ -49,6 +49,8 @@ SIGMOID = PreferenceLoss(0.1, "sigmoid", 0.0)
 class Pairs:
     """A store of random pairs: a prompt of a few tokens with a chosen and a rejected answer of other lengths."""
 
+    margins = None
+
     def __init__(self, count: int, seed: int = 0, are_equal: bool = False):
         generator = np.random.default_rng(seed)
         sizes = generator.integers(2, 9, (count, 3))
@@ -69,7 +71,7 @@ class Pairs:
 
 def packed(path: Path, pairs: Pairs, packer=pack) -> PackedRows:
     plan = pack(pairs.lengths, ROW) if packer is pack else packer(pairs.lengths)
-    write_rows(path, pairs, plan, ROW, 0)
+    write_rows(path, pairs, plan, ROW, 0, getattr(pairs, "margins", None))
     return PackedRows(path)
 
 

@@ -42,6 +42,7 @@ from snaketune.train.run import train
 from snaketune.train.trainer import assemble
 
 LOSS = PairScoreLoss(0.01)
+MARGINS = np.random.default_rng(5).choice([0.0, 0.5, 1.25, 4.0], 10)
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +72,21 @@ def scoring(base):
 
 def test_packed_equals_alone_and_batches_change_nothing(tmp_path, scoring):
     store = Pairs(10, seed=3)
+    store.margins = MARGINS
     together, apart = packed(tmp_path / "a", store), packed(tmp_path / "b", store, one_per_row)
     assert len(together) < len(apart)
     whole = stepped(scoring(), together, RewardTrainer, LOSS)
     assert any("modules_to_save" in name for name in whole[1])
     assert_same(stepped(scoring(), apart, RewardTrainer, LOSS), whole)
     assert_same(stepped(scoring(), together, RewardTrainer, LOSS, [[0], list(range(1, len(together)))]), whole)
+    store.margins = None
+    without = stepped(scoring(), packed(tmp_path / "c", store), RewardTrainer, LOSS)
+    assert without[0] < whole[0]
+    assert_same(stepped(scoring(), together, RewardTrainer, PairScoreLoss(0.01, margin_weight=0)), without)
 
 
-def test_loss_and_gradient_are_those_of_trl(tmp_path, scoring):
+@pytest.mark.parametrize("margins", [None, MARGINS[:8]], ids=["plain", "margins"])
+def test_loss_and_gradient_are_those_of_trl(tmp_path, scoring, margins):
     pytest.importorskip("trl")
     from datasets import Dataset
     from trl import RewardConfig
@@ -89,7 +96,10 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path, scoring):
     for record, part in enumerate(pairs.parts):
         part[2] += [0] if record == 3 else []  # a text that ends in the padding token is scored before it
     pairs.lengths = np.array([len(pairs.document(n)[0]) for n in range(8)], np.int32)
+    pairs.margins = margins
     examples = [{"chosen_ids": p + c, "rejected_ids": p + r} for p, c, r in pairs.parts]
+    for example, margin in zip(examples, [] if margins is None else margins.tolist(), strict=False):
+        example["margin"] = margin
     settings = RewardConfig(
         str(tmp_path / "trl"), center_rewards_coefficient=0.01, use_cpu=True, bf16=False, report_to="none",
         max_length=None, gradient_checkpointing=False, per_device_train_batch_size=8,

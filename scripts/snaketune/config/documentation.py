@@ -60,7 +60,8 @@ with role `tool` a `tool_call_id`; the record may have `tools`. Content in parts
 Answers inside a `prompt` are not trained. From preference pairs, `train.method: sft` trains the chosen answer like
 any conversation; `dpo` and `orpo` compare both answers and accept no other format. `kto` accepts pairs, and any format
 of conversations with a column that says whether each answer is good (`label`, or the one named by
-`data.columns.label`).
+`data.columns.label`). `reward` takes pairs, with a `margin` or the scores that `data.columns` names as
+`chosen_score` and `rejected_score`.
 
 An unusable line is written to `quarantine.jsonl` with its source, line number, byte offset and reason, and counted in
 the report; above `data.max_bad_fraction` the run stops.

@@ -52,6 +52,12 @@ class RewardConfig(Section):
         description="Weight of the squared sum of a pair's scores, which keeps scores around 0; TRL suggests 0.01, "
         "null leaves it out.",
     )
+    margin_weight: float = Field(
+        1.0,
+        ge=0,
+        description="Factor of the margins of pairs, which are in a column `margin` or in those that `data.columns` "
+        "names as `margin`, or as `chosen_score` and `rejected_score`; 0 leaves them out.",
+    )
 
 
 class GrpoConfig(Section):

@@ -137,13 +137,18 @@ class ChosenLength(TypedDict):
 
 
 class PackedSplit(TypedDict):
-    """One split in rows; ``efficiency`` is the fraction of their positions that hold a token."""
+    """One split in rows; ``efficiency`` is the fraction of their positions that hold a token.
+
+    Where pairs have margins, ``scored_pairs`` counts those with one above 0, and ``mean_margin`` is that of all.
+    """
 
     rows: int | None
     documents: int | None
     tokens: int | None
     trainable_tokens: int | None
     efficiency: float | None
+    scored_pairs: NotRequired[int]
+    mean_margin: NotRequired[float]
 
 
 class PackedSplits(TypedDict):

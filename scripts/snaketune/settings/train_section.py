@@ -29,6 +29,7 @@ class RewardSection(TypedDict, total=False):
     """The loss of `train.method: reward`; the name is TRL's."""
 
     center_rewards_coefficient: float | None
+    margin_weight: float
 
 
 class GrpoSection(TypedDict, total=False):

@@ -14,6 +14,7 @@ from snaketune.data.formats.first_records import RecordSample
 from snaketune.data.formats.format_candidates import FormatCandidate, candidate, named_fields
 from snaketune.data.formats.formats import default_reading, evidence_of, kind_of, kinds_for
 from snaketune.data.formats.labelled_answers import with_label
+from snaketune.data.formats.margin_columns import with_margin
 from snaketune.data.formats.refusals import doubtful, no_pairs, no_reading, one_message_a_line
 from snaketune.data.formats.unused_fields import CHOSEN, IS_IGNORED, leftovers
 from snaketune.data.records.conversion import RecordConverter
@@ -64,7 +65,7 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
         if wanted and policy.method != "kto":
             return default_reading(wanted, policy)
         raise no_pairs(sample) if policy.pairs else no_reading(sample)
-    found = with_label(sample, found, named)
+    found = with_margin(sample, with_label(sample, found, named), named)
     reading = _with_packed(_reading(sample, found, wanted), packed)
     check_verdicts(sample, reading)
     # Column names alone are weak evidence. The reading is tried on the first records before a source of any size is

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from snaketune.core.errors import ConfigError
 from snaketune.core.training_methods import PAIRED
 from snaketune.data.conversations.conversations import TEMPLATE_KEYS
+from snaketune.data.records.margins import CHOSEN_SCORE, MARGIN, MARGIN_FIELDS, REJECTED_SCORE
 from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -27,7 +28,10 @@ BESIDE: dict[str, tuple[str, ...]] = {
 MAIN: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations"),
     "pair": ("prompt", "completion", "instruction", "output", "context"),
-    "preference": ("prompt", "chosen", "rejected", "instruction", "messages", "conversations", "completion"),
+    "preference": (
+        *("prompt", "chosen", "rejected", "instruction", "messages", "conversations", "completion"),
+        *MARGIN_FIELDS,
+    ),
     "text": ("text",),
 }
 # Other names of the fields of `data.columns`.
@@ -55,7 +59,7 @@ def check_columns(wanted: str, columns: Mapping[str, str]) -> None:
     """Check that ``data.columns`` maps fields that ``data.format`` has.
 
     Raises:
-        ConfigError: naming the nearest field.
+        ConfigError: naming the nearest field, or what is missing.
     """
     known = fields_of(wanted)
     for name in columns:
@@ -65,6 +69,20 @@ def check_columns(wanted: str, columns: Mapping[str, str]) -> None:
             raise ConfigError(f"data.columns: {name!r} is not a column of data.format {wanted}: {hint}")
         if not columns[name]:
             raise ConfigError(f"data.columns: {name} is empty: name the column that it is in the sources.")
+    _check_margins(columns)
+
+
+def _check_margins(columns: Mapping[str, str]) -> None:
+    """Refuse one score without the other, and scores beside a margin."""
+    scores = [field for field in (CHOSEN_SCORE, REJECTED_SCORE) if field in columns]
+    if len(scores) == 1:
+        [other] = {CHOSEN_SCORE, REJECTED_SCORE} - set(scores)
+        raise ConfigError(
+            f"data.columns: {scores[0]} is named and {other} is not: a margin is the difference of both scores; name"
+            " both, or remove it."
+        )
+    if scores and MARGIN in columns:
+        raise ConfigError(f"data.columns: {MARGIN} and {scores[0]} both give the margins of pairs: remove one of them.")
 
 
 def default_reading(format: str, policy: ReadingPolicy) -> SourceReading:
@@ -77,7 +95,7 @@ def default_reading(format: str, policy: ReadingPolicy) -> SourceReading:
 
 def evidence_of(fields: Mapping[str, str]) -> str:
     """Return the use of columns in words: "question/answer read as prompt/completion"."""
-    shown = [name for name in (*ORDER, "tools", *TEMPLATE_KEYS, KEEP, LABEL) if name in fields]
+    shown = [name for name in (*ORDER, "tools", *TEMPLATE_KEYS, KEEP, LABEL, *MARGIN_FIELDS) if name in fields]
     columns, names = "/".join(fields[name] for name in shown), "/".join(shown)
     return columns if columns == names else f"{columns} read as {names}"
 

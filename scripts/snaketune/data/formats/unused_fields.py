@@ -6,14 +6,25 @@ from typing import Any
 
 from snaketune.core.canonical import Json
 from snaketune.data.conversations.marked_up_text import is_marked
-from snaketune.data.formats.columns import MODALITIES, has_text, is_bookkeeping, is_judging, plain_name, texts_in
+from snaketune.data.formats.columns import (
+    ANSWER_PAIRS,
+    MODALITIES,
+    has_text,
+    is_bookkeeping,
+    is_judging,
+    plain_name,
+    texts_in,
+)
 from snaketune.data.formats.first_records import RecordSample
+from snaketune.data.formats.margin_columns import SCORE_COLUMNS
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.records.field_paths import column_of, values_at
+from snaketune.data.records.margins import MARGIN
 from snaketune.data.records.seen import SeenColumns
 
 IS_BOOKKEEPING, REPEATED, IS_IGNORED, CHOSEN = "bookkeeping", "repeats", "data.ignore", "data.columns"
-FOR_DPO, CHECKED = "for train.method: dpo", "checked"
+FOR_DPO, FOR_REWARD, CHECKED = "for train.method: dpo", "for train.method: reward", "checked"
+FOR_MARGINS = "margins if data.columns names them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +80,16 @@ def _excuse(
         return FOR_DPO
     values = [value for record in sample.records for value in values_at(record, name.removesuffix("[…]"))]
     if (values or not has_text_there) and is_bookkeeping(name, values) and not sample.is_side(name):
-        return IS_BOOKKEEPING
+        return _bookkeeping(sample, name)
     return REPEATED if _is_repeated(sample, made, name) else ""
+
+
+def _bookkeeping(sample: RecordSample, name: str) -> str:
+    """Return why a column of bookkeeping is unused: scores of a pair and its margin are for reward models."""
+    known = plain_name(name)
+    if known not in (MARGIN, *SCORE_COLUMNS) or not any({*pair} <= sample.named.keys() for pair in ANSWER_PAIRS):
+        return IS_BOOKKEEPING
+    return FOR_MARGINS if sample.policy.method == "reward" else FOR_REWARD
 
 
 def _is_part(sample: RecordSample, name: str, column: str, markup: str) -> bool:

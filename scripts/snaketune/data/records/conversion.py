@@ -23,6 +23,7 @@ from snaketune.data.records.building import Builder
 from snaketune.data.records.field_paths import ABSENT, column_of, value_at, values_beside
 from snaketune.data.records.fields import JUDGED_WRONG, OTHER_MODALITY
 from snaketune.data.records.labels import labelled
+from snaketune.data.records.margins import MARGIN, MarginReader
 from snaketune.data.records.quarantine import RefusedLine
 from snaketune.data.records.reading_policy import ReadingPolicy, SourceReading
 from snaketune.data.records.seen import SeenColumns
@@ -49,7 +50,7 @@ class RecordConverter:
         self._builder = Builder(reading, self._turns, policy.pairs, wins, self._note)
         self._build = getattr(self._builder, self._kind)
         self._seen, self._missing = SeenColumns(), self._wanted()
-        self._label = reading.field(LABEL)
+        self._label, self._margin = reading.field(LABEL), MarginReader.of(reading)
         self._columns = self._field_of_columns()
         self._short, self._plain = self._short_way()
         self._is_finished_after = bool(policy.strip or policy.system_prompt)
@@ -72,6 +73,8 @@ class RecordConverter:
             converted = self._convert(record)
         if self._label:
             converted = labelled(converted, record, self._label)
+        if self._margin:
+            converted = {**converted, MARGIN: self._margin(record)}
         return self._finished(converted) if self._is_finished_after else converted
 
     def _finished(self, converted: Json) -> Json:

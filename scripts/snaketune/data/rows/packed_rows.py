@@ -31,10 +31,14 @@ class PackedDocument:
     length: int
 
 
-def packed_schema(row_length: int, has_labels: bool = False) -> pa.Schema:
-    """Return the Arrow schema of packed rows of ``row_length`` tokens, with labels of rejected answers if wanted."""
+def packed_schema(row_length: int, has_labels: bool = False, has_margins: bool = False) -> pa.Schema:
+    """Return the Arrow schema of packed rows of ``row_length`` tokens.
+
+    With labels each document is marked as rejected or not; with margins each pair has one.
+    """
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
     labels = [("rejected", pa.list_(pa.bool_()))] if has_labels else []
+    labels += [("margins", pa.list_(pa.float32()))] if has_margins else []
     return pa.schema(
         [
             *fields,
@@ -47,12 +51,18 @@ def packed_schema(row_length: int, has_labels: bool = False) -> pa.Schema:
 
 
 def write_rows(
-    path: str | Path, store: Documents, rows: RowPlan | Iterable[np.ndarray], row_length: int, pad_id: int
+    path: str | Path,
+    store: Documents,
+    rows: RowPlan | Iterable[np.ndarray],
+    row_length: int,
+    pad_id: int,
+    margins: np.ndarray | None = None,
 ) -> dict[str, int | float]:
     """Write the rows (indices into ``store``) as an Arrow IPC file and return its counts.
 
     A pair becomes two neighbouring documents of one row, the chosen one first, and counts as one. If single documents
-    are rejected answers, a column of labels marks them. Memory holds one batch of about a million tokens.
+    are rejected answers, a column of labels marks them. ``margins``, shape [documents], are those of pairs. Memory
+    holds one batch of about a million tokens.
 
     Raises:
         ValueError: if a document is longer than a row: :func:`snaketune.data.rows.cutting.cut` comes first.
@@ -61,12 +71,12 @@ def write_rows(
     partial = sibling(path)
     plan = RowPlan.of(rows)
     counts = {"rows": len(plan), "documents": len(plan.members), "tokens": 0, "trainable_tokens": 0}
-    kind = packed_schema(row_length, bool((store.seconds < 0).any()))
+    kind = packed_schema(row_length, bool((store.seconds < 0).any()), margins is not None)
     try:
         # Written beside the target and renamed: an interrupted run leaves no file that looks complete.
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, kind) as writer:
             for group in plan.groups(max(1, BATCH_TOKENS // row_length)):
-                batch, tokens, trained = _row_batch(store, group, kind, pad_id)
+                batch, tokens, trained = _row_batch(store, group, kind, pad_id, margins)
                 writer.write_batch(batch)
                 counts["tokens"] += tokens
                 counts["trainable_tokens"] += trained
@@ -77,7 +87,9 @@ def write_rows(
     return {**counts, "efficiency": round(counts["tokens"] / slots, 6) if slots else 0.0}
 
 
-def _row_batch(store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int) -> tuple[pa.RecordBatch, int, int]:
+def _row_batch(
+    store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int, margins: np.ndarray | None
+) -> tuple[pa.RecordBatch, int, int]:
     row_length = kind.field("input_ids").type.list_size
     documents, counts = _documents(store, plan.members, row_length)
     row_offsets = np.concatenate([[0], np.cumsum(counts)])[plan.offsets]
@@ -104,6 +116,9 @@ def _row_batch(store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int) ->
     ]
     if "rejected" in kind.names:
         columns.append(pa.ListArray.from_arrays(offsets, pa.array(_rejected(store.seconds[plan.members], counts))))
+    if margins is not None:
+        own = pa.array(margins[plan.members], pa.float32())
+        columns.append(pa.ListArray.from_arrays(pa.array(plan.offsets, pa.int32()), own))
     return pa.RecordBatch.from_arrays(columns, schema=kind), int(used.sum()), int(mask.sum())
 
 
@@ -219,6 +234,14 @@ class PackedRows:
         records = np.array(found.column("documents")[index].as_py(), np.int64)
         result: np.ndarray = np.diff(records, prepend=-1) == 0
         return result
+
+    def margins(self, row: int) -> np.ndarray:
+        """Return by how much the chosen answer of each pair of row ``row`` is better, float32; 0 without margins."""
+        batch, index = self._locate(row)
+        found = self._batches[batch]
+        if "margins" in found.schema.names:
+            return np.array(found.column("margins")[index].as_py(), np.float32)
+        return np.zeros(len(found.column("documents")[index]) // 2, np.float32)
 
     def _locate(self, row: int) -> tuple[int, int]:
         batch = bisect_right(self._starts, row) - 1

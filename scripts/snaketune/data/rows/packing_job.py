@@ -44,6 +44,10 @@ def pack_splits(job: PackingJob) -> None:
         refuse_mixed_pairs(bool(store.seconds.any()), sizes["model_packs"])
         pieces = cut(Sizes.of(store), row_length, settings["on_too_long"])
         rows = pack(pieces.lengths, row_length) if packs else one_per_row(pieces.lengths)
-        accounts[split] = write_rows(output, CutDocuments(store, pieces), rows, row_length, pad_id) | pieces.counts()
+        margins = store.margins[pieces.documents] if store.margins.any() else None
+        documents = CutDocuments(store, pieces)
+        accounts[split] = write_rows(output, documents, rows, row_length, pad_id, margins) | pieces.counts()
+        if margins is not None:
+            accounts[split] |= {"scored_pairs": int((margins > 0).sum()), "mean_margin": float(margins.mean())}
     facts = {"row_length": row_length, "packing": packs, "splits": accounts}
     write_manifest(job.manifest, "pack_rows", [job.train, job.eval], facts)

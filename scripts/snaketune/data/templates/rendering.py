@@ -13,6 +13,7 @@ from snaketune.data.conversations import reasoning
 from snaketune.data.conversations.role_names import ROLES
 from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.records.canonical_records import conversation_of
+from snaketune.data.records.margins import MARGIN
 from snaketune.data.sources.source_names import place_of
 from snaketune.data.templates.examples import ExampleFinder, TrainingText
 from snaketune.data.templates.left_out import LeftOut, check_text_written
@@ -112,6 +113,8 @@ class Renderer:
             documents += made
         if self._pairs and "chosen" not in record:
             return tuple(replace(document, rejected=True) for document in documents)
+        if MARGIN in record:
+            return tuple(replace(document, margin=record[MARGIN]) for document in documents)
         return tuple(documents)
 
     def _require_answers(self, number: int, record: dict[str, Any]) -> None:

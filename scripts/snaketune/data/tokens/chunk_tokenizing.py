@@ -20,7 +20,7 @@ from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
 from snaketune.data.tokens.chunks import Chunk
 from snaketune.data.tokens.encoding import EncodedRecord, Encoder, TokensAndMask
 from snaketune.data.tokens.mask_audit import Audit, AuditedRows, TokenLimits, audit
-from snaketune.data.tokens.token_store import TOKENS_SCHEMA, mask_array
+from snaketune.data.tokens.token_store import SCORED_SCHEMA, TOKENS_SCHEMA, mask_array
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import few_threads, load_engine
 from snaketune.settings.data_slices import TokenizingSlice
@@ -73,6 +73,11 @@ class Recipe:
         """Whether records hold a chosen answer, a rejected one, or both."""
         return self.learns_by in PREFERENCE
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of its rows."""
+        return SCORED_SCHEMA if self.learns_by == "reward" else TOKENS_SCHEMA
+
     @classmethod
     def of_slice(cls, cfg: TokenizingSlice, manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
         """Return the recipe of a stage's configuration slice and a model's manifest, before the gates have chosen.
@@ -112,7 +117,7 @@ class ChunkTokenizer:
     def __init__(self, recipe: Recipe, split: str, threads: int = 1):
         self.tokenizer = text_tokenizer(recipe.folder)
         self.template = _compiled(recipe, self.tokenizer)
-        self._split, self._pairs = split, recipe.pairs
+        self._split, self._pairs, self._schema = split, recipe.pairs, recipe.schema
         with few_threads(threads):
             engine = load_engine(recipe.engine, self.tokenizer)
             # The first call starts the native threads, so it must happen while the CPU affinity limits them.
@@ -147,7 +152,7 @@ class ChunkTokenizer:
                 kept.append(unit)
         flat = _flat([part for unit in kept for part in unit])
         return ChunkResult(
-            _record_batch(kept, flat),
+            _record_batch(kept, flat, self._schema),
             len(kept),
             len(flat.ids),
             int(flat.mask.sum()),
@@ -236,7 +241,7 @@ def _flat(rows: Sequence[tuple[EncodedRecord, TokensAndMask]]) -> AuditedRows:
     return AuditedRows(ids, mask, offsets, answers)
 
 
-def _record_batch(units: Sequence[Unit], flat: AuditedRows) -> pa.RecordBatch:
+def _record_batch(units: Sequence[Unit], flat: AuditedRows, schema: pa.Schema) -> pa.RecordBatch:
     ends = np.cumsum([0, *map(len, units)])
     starts, trained = flat.offsets[ends[:-1]], np.flatnonzero(flat.mask)
     first = [unit[0][0] for unit in units]
@@ -255,7 +260,9 @@ def _record_batch(units: Sequence[Unit], flat: AuditedRows) -> pa.RecordBatch:
         # The first loss-bearing token of each row; every row has one, so the search never reaches the next row.
         pa.array(trained[np.searchsorted(trained, starts)] - starts, pa.int32()),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=TOKENS_SCHEMA)
+    if "margin" in schema.names:
+        columns.append(pa.array([document.margin for document in first], pa.float64()))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _second(unit: Unit) -> int:

@@ -40,6 +40,7 @@ class EncodedRecord:
         lost: number of answers whose reasoning the template leaves out.
         sizes: the share of each answer in ``size``.
         rejected: whether it is a rejected answer without a chosen one.
+        margin: by how much the chosen answer of a pair is better.
         notes: notes for the counts, see :class:`~snaketune.data.templates.examples.TrainingText`.
     """
 
@@ -55,6 +56,7 @@ class EncodedRecord:
     sizes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     rejected: bool = False
+    margin: float = 0.0
 
     def alone(self, answer: int) -> "EncodedRecord":
         """Return the document of one answer: the text up to its end, in which only this answer is trained."""

@@ -28,23 +28,26 @@ TOKENS_SCHEMA = pa.schema(
         ("first", pa.int32()),
     ]
 )
+# The rows of reward models also have the margin of each pair.
+SCORED_SCHEMA = TOKENS_SCHEMA.append(pa.field("margin", pa.float64()))
 DATA_FILE = "data-00000-of-00001.arrow"
 _LISTS = {"input_ids": "int32", "loss_mask": "bool"}
 _SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "int32", "second": "int32"}
-_SCALARS |= {"plain": "bool", "first": "int32"}
+_SCALARS |= {"plain": "bool", "first": "int32", "margin": "float64"}
 
 
 @contextmanager
-def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
+def writing_tokens(folder: str | Path, schema: pa.Schema = TOKENS_SCHEMA) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
     """Yield a writer of record batches; the folder appears once the block ends without an error."""
     with writing_directory(folder) as partial:
-        with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, TOKENS_SCHEMA) as writer:
+        with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             yield writer
         # The two JSON files below, with exactly these keys, make the folder readable by ``datasets``.
         features: dict[str, dict[str, Any]] = {
             name: {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"} for name, dtype in _LISTS.items()
         }
-        features |= {name: {"dtype": dtype, "_type": "Value"} for name, dtype in _SCALARS.items()}
+        scalars = {name: dtype for name, dtype in _SCALARS.items() if name in schema.names}
+        features |= {name: {"dtype": dtype, "_type": "Value"} for name, dtype in scalars.items()}
         write_json(partial / "dataset_info.json", {"features": features})
         write_json(
             partial / "state.json",
@@ -78,6 +81,7 @@ class TokenStore:
             and -1 for a single rejected answer, int32.
         plain: whether each document is plain text, bool.
         firsts: position of the first loss-bearing token of each document, int32.
+        margins: by how much the chosen answer of each pair is better, 0 without a margin, float64.
     """
 
     def __init__(self, folder: str | Path):
@@ -94,6 +98,7 @@ class TokenStore:
         self.seconds = _column(batches, "second", np.int32)
         self.plain = _column(batches, "plain", bool)
         self.firsts = _column(batches, "first", np.int32)
+        self.margins = _column(batches, "margin", np.float64)
 
     def __len__(self) -> int:
         found: int = self._starts[-1]

@@ -208,7 +208,7 @@ def tokenize_split(
     account = SplitAccount()
     examples: list[dict[str, Any]] = []
     chunks = chunks_of(records)
-    with writing_tokens(output) as writer:
+    with writing_tokens(output, recipe.schema) as writer:
         for result in gathered(chunks, done) if done else results_of(recipe, split, chunks, threads):
             writer.write_batch(result.batch)
             account.add(result)

@@ -49,6 +49,8 @@ REASONS = {
     "no_score": "answers without a score",
     "no_label": "a label that is not true or false",
     "no_answer": "a label without an answer",
+    "no_margin": "a margin or score that is not a number",
+    "negative_margin": "a chosen answer with the lower score",
     "other_modality": "needs images, video or sound",
     "judged_wrong": "marked as not for training",
     "no_preference": "chosen and rejected are the same",

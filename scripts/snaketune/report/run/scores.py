@@ -46,11 +46,20 @@ def score_chart(facts: RunPageFacts) -> Chart | None:
         "scores",
         "Scores of held-out answers",
         "How many chosen and how many rejected answers of the held-out pairs got a score; the less they overlap, the"
-        " better.",
+        f" better.{_margins(facts)}",
         Plot(Axis("score"), Axis("answers", axes.tick_text, whole=True, low=0), HEIGHT, series),
         ("From", "To", "Chosen", "Rejected"),
         rows,
     )
+
+
+def _margins(facts: RunPageFacts) -> str:
+    """Return a sentence about the margins that the pairs were trained with, empty if they have none."""
+    split, weight = facts.pack["splits"]["train"], facts.run["config"].get("train.reward.margin_weight")
+    if "mean_margin" not in split or weight is None:
+        return ""
+    scored, mean = units.count(split["scored_pairs"], "training pair"), units.significant(split["mean_margin"])
+    return f" Margins above 0: {scored}; mean of all pairs: {mean}, times train.reward.margin_weight {weight['value']}."
 
 
 def scored_pairs(facts: RunPageFacts) -> tuple[ScoredPair, ...]:

@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -21,18 +22,22 @@ class PairScoreLoss:
     """The loss of a pair by its two scores.
 
     ``center_rewards_coefficient`` weighs the squared sum of both scores, which keeps scores around 0 (Eisenstein et al.
-    2023, arXiv:2312.09244); None leaves it out.
+    2023, arXiv:2312.09244); None leaves it out. ``margin_weight`` multiplies the margins of the data.
     """
 
     center_rewards_coefficient: float | None = None
+    margin_weight: float = 1.0
 
-    def __call__(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    def __call__(self, chosen: torch.Tensor, rejected: torch.Tensor, margins: torch.Tensor) -> torch.Tensor:
         """Return the loss of each pair, shape [pairs]: that of Bradley and Terry, as in TRL's RewardTrainer.
+
+        A margin is what the scores have to differ by (Touvron et al. 2023, arXiv:2307.09288, equation 2).
 
         Args:
             chosen, rejected: scores, shape [pairs].
+            margins: by how much the chosen answers are better, shape [pairs]; 0 for pairs without one.
         """
-        losses = -logsigmoid(chosen - rejected)
+        losses = -logsigmoid(chosen - rejected - self.margin_weight * margins)
         if self.center_rewards_coefficient is not None:
             # Bradley-Terry fixes differences only: without this term, adding a constant to all scores costs nothing.
             losses = losses + self.center_rewards_coefficient * (chosen + rejected) ** 2
@@ -80,7 +85,7 @@ def document_ends(batch: dict[str, Any], tokens: torch.Tensor, padding: int | No
 
 
 class ScoringCollator:
-    """Collate packed rows into a batch, with the positions of the tokens that score their documents."""
+    """Collate packed rows into a batch, with the margins of their pairs and the positions of the tokens that score."""
 
     def __init__(self, rows: PackedRows, layout: BatchLayout, padding: int | None):
         self._collate, self._rows, self._padding = RowCollator(rows, layout), rows, padding
@@ -89,7 +94,8 @@ class ScoringCollator:
         """Return the batch of the rows ``indices``."""
         batch = self._collate(indices)
         ends = document_ends(batch, torch.from_numpy(self._rows.tokens[indices]).long(), self._padding)
-        return batch | {"ends": ends, "sizes": ends}
+        margins = np.concatenate([self._rows.margins(index) for index in indices])
+        return batch | {"ends": ends, "sizes": ends, "margins": torch.from_numpy(margins)}
 
 
 @dataclass(slots=True)
@@ -138,4 +144,4 @@ class RewardTrainer(AnswerTrainer):
         scores = model(**inputs, ends=batch["ends"])["scores"]
         chosen, rejected = scores[0::2], scores[1::2]
         tally.add(chosen.detach(), rejected.detach())
-        return self._pair_loss(chosen, rejected)
+        return self._pair_loss(chosen, rejected, batch["margins"])
