@@ -40,7 +40,7 @@ def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]
         return []
     return [
         f"Left out {total:,} of {total + records:,} records ({percentage(total, total + records)}) during tokenisation:"
-        f" {_reasons(dropped)}; dropped.jsonl lists each with its reason."
+        f" {reasons_text(dropped)}; dropped.jsonl lists each with its reason."
     ]
 
 
@@ -52,8 +52,9 @@ def _left_out(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _reasons(dropped: Counts) -> str:
-    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items())
+def reasons_text(dropped: Counts) -> str:
+    """Return counts by reason as text: ``3 no trained token, 1 refused by template``."""
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(dropped.items()))
 
 
 def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:

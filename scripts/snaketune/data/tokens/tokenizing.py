@@ -156,15 +156,16 @@ def tokenize_splits(
         examples += shown if split == "train" else []
     train, place = accounts["train"], files["train"][0]
     if not train.records:
+        first = train.first(recipe.sources, place)
+        fix = "." if "tokens.chat_template" in first else ": correct the records, or check tokens.chat_template."
         raise DataError(
-            f"the train split: no record can be trained on ({dict(train.dropped) or 'no records'}); first"
-            f" {train.first(recipe.sources, place)}: check tokens.chat_template."
+            f"the train split: no record can be trained on ({train.reasons or 'no records'}); first {first}{fix}"
         )
     for split, account in accounts.items():
         if account.dropped and not account.records:
             raise DataError(
                 f"the {split} split: all {account.dropped.total()} held-out records are left out"
-                f" ({dict(account.dropped)}); first {account.first(recipe.sources, files[split][0])}: set"
+                f" ({account.reasons}); first {account.first(recipe.sources, files[split][0])}: set"
                 " split.test_size higher, or to 0 to hold nothing out."
             )
     tokenizer = text_tokenizer(recipe.folder)

@@ -8,6 +8,7 @@ from typing import Any
 from snaketune.data.sources.source_names import place_of
 from snaketune.data.templates.examples import ENDED, LATER, UNMARKED
 from snaketune.data.tokens.chunk_tokenizing import ChunkResult
+from snaketune.data.tokens.left_out_records import reasons_text
 from snaketune.data.tokens.mask_audit import Audit
 
 
@@ -43,6 +44,11 @@ class SplitAccount:
             return "it is empty"
         number = self.first_place["record"] + 1
         return f"{place_of(self.first_place, sources, f'{file} line {number}')}: {self.first_refusal}"
+
+    @property
+    def reasons(self) -> str:
+        """How many records were left out, by reason."""
+        return reasons_text(self.dropped)
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as facts for the manifest."""
