@@ -148,7 +148,7 @@ def walk(source: str, base: Tokenizer, folder: Path) -> Iterator[dict[str, Any]]
 def _checked(record: dict[str, Any], worker: ChunkTokenizer, reference: ReferenceTokenizer) -> dict[str, Any]:
     """Run the check that a run makes on a sample; return the outcome where it stops."""
     line = {"source": 0, "line": 1, **record}
-    documents = worker.encoder.apart(list(worker.renderer.render(0, line)))
+    documents = worker.encoder.separate(list(worker.renderer.render(0, line)))
     rows = list(zip(documents, worker.encoder.encode(documents), strict=True))
     [messages] = worker.renderer.conversations(line)
     try:

@@ -14,9 +14,7 @@ SETTINGS = Path(__file__).parent / "snaketune/settings"
 def main() -> int:
     """Write the generated files, or compare them, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, and end with status 1 where a file differs"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a file differs")
     is_check = parser.parse_args().check
     wanted = {CONFIG / "schema.json": schema(), CONFIG / "README.md": readme(CONFIG / "presets")}
     wanted |= {SETTINGS / f"{name}.py": text for name, text in section_modules().items()}

@@ -16,7 +16,7 @@ def main() -> int:
     """Run all checks and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/gpu_check"), help="folder for both files")
-    parser.add_argument("--allow-cpu", action="store_true", help="end with status 0 without a GPU, too")
+    parser.add_argument("--allow-cpu", action="store_true", help="exit with status 0 even without a GPU")
     arguments = parser.parse_args()
     from snaketune.core.gpus import take_cards
 

@@ -12,9 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=str, help="the run; not needed where only one has a merged model")
     parser.add_argument("--results", type=Path, default=Path("results"), help="paths.results of the configuration")
-    host = "address to listen at; the default is reached from this machine only"
+    host = "address to listen on; the default is reachable from this machine only"
     parser.add_argument("--host", type=str, default="127.0.0.1", help=host)
-    parser.add_argument("--port", type=int, default=8000, help="port to listen at")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on")
     arguments = parser.parse_args()
     from snaketune.ask.serving import find_merged, server_command
 

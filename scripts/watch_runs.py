@@ -15,8 +15,8 @@ def main() -> None:
     """Read the metrics of running trainings again and again and show them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work"), help="folder of resumable state")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks")
-    parser.add_argument("--once", action="store_true", help="look once and end")
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between updates")
+    parser.add_argument("--once", action="store_true", help="print the state once and exit")
     arguments = parser.parse_args()
     for text in changes_of(arguments.work, lambda: arguments.once or reader_left(arguments.interval)):
         print(CLEAR + text if sys.stdout.isatty() else text, flush=True)

@@ -22,7 +22,7 @@ from snaketune.report.inspection_page import render_inspection  # noqa: E402
 from snaketune.report.plan.plan_page import render_plan  # noqa: E402
 from snaketune.report.report_facts import load_facts  # noqa: E402
 from snaketune.report.run.page import render_run  # noqa: E402
-from snaketune.report.unfinished.unfinished import gather_attempt  # noqa: E402
+from snaketune.report.unfinished.unfinished import gather_unfinished_run  # noqa: E402
 from snaketune.report.unfinished.unfinished_page import render_unfinished  # noqa: E402
 
 COMPARED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json")
@@ -82,6 +82,6 @@ def unfinished(folder: Path) -> str:
     log.write_text("step 10/260\nTrainingError: the loss is not finite: lower train.learning_rate.\n")
     stages = [{"stage": "train_model", "output": str(folder / "none"), "log": str(log)}]
     found = {"run": "one", "id": "lora-1", "folder": str(folder / "run"), "stages": stages}
-    attempt = gather_attempt(found, private, "snakemake --cores 8 train")
+    attempt = gather_unfinished_run(found, private, "snakemake --cores 8 train")
     assert attempt is not None
     return render_unfinished(attempt)

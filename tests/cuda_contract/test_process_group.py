@@ -64,7 +64,7 @@ def seen(counts, seconds, patience=60.0):
         member._publish()
     clock.now = seconds
     for member in process_group:
-        member.look()
+        member.check()
     return said
 
 

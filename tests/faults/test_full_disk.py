@@ -14,7 +14,7 @@ from snaketune.core.cached_state import write_state
 from snaketune.core.disk_space import is_full_disk, require_room
 from snaketune.core.errors import DiskFullError
 from snaketune.storage.copying import copy_verified
-from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.preflight import Preflight
 from snaketune.workflow.startup import WorkflowFolders
 
 TORCH = "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"
@@ -125,7 +125,7 @@ def test_a_full_tmpdir_is_a_sentence_at_the_start(small_disk, tmp_path, monkeypa
 def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(small_disk, capsys):
     with open(small_disk / "ballast", "wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
-    look = FirstLook(None, small_disk / "first_look.json")
+    look = Preflight(None, small_disk / "first_look.json")
     look._remember({"x": 1}, "b" * 100_000)
     for remember in (lambda: write_state(small_disk / "digests.json", {"a": "b" * 100_000}), look.save):
         remember()

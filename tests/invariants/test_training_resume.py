@@ -83,7 +83,7 @@ def test_a_finished_training_is_not_trained_again(base, rows, tmp_path, capsys):
     assert "already complete" in capsys.readouterr().out
 
 
-def test_the_cadence_is_reported_with_its_cost_and_never_changes_the_result(base, rows, tmp_path, undisturbed):
+def test_the_save_interval_is_reported_with_its_cost_and_never_changes_the_result(base, rows, tmp_path, undisturbed):
     often = train(base, *rows, configuration(), SETTINGS | {"save_steps": 1}, tmp_path / "often")
     auto = train(base, *rows, configuration(), SETTINGS | {"save_steps": "auto"}, tmp_path / "auto")
     assert digest(often) == digest(auto) == undisturbed[0]

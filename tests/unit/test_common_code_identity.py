@@ -75,7 +75,7 @@ def test_the_closure_follows_imports_inside_functions(tree):
     assert "other.py" not in names
 
 
-def remembering(tree):
+def cached_digest(tree):
     """The digest by what an earlier command has remembered, in a file that this one leaves for the next."""
     digests = CodeDigests(tree, tree / "memory.json")
     found = digests.of(tree / "stage.py")
@@ -85,28 +85,28 @@ def remembering(tree):
 
 def test_a_file_that_did_not_change_on_disk_is_not_parsed_again(tree, monkeypatch):
     time.sleep(0.05)
-    first = remembering(tree)
+    first = cached_digest(tree)
     assert first == code_digest(tree / "stage.py", tree)
     monkeypatch.setattr("snaketune.core.code_identity._read", pytest.fail)
-    assert remembering(tree) == first
+    assert cached_digest(tree) == first
 
 
 def test_what_is_remembered_makes_no_difference(tree):
     time.sleep(0.05)
-    remembering(tree)
+    cached_digest(tree)
     for name, old, new in (("snaketune/b.py", "x + 1", "x + 3"), ("stage.py", "snaketune.a", "snaketune.c")):
         stat = (tree / name).stat()
         (tree / name).write_text((tree / name).read_text().replace(old, new))
         os.utime(tree / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert remembering(tree) == code_digest(tree / "stage.py", tree)
+        assert cached_digest(tree) == code_digest(tree / "stage.py", tree)
     (tree / "snaketune/c.py").write_text("import snaketune.other\ng = print\n")
-    assert remembering(tree) == code_digest(tree / "stage.py", tree)
+    assert cached_digest(tree) == code_digest(tree / "stage.py", tree)
     (tree / "snaketune/page/new.css").write_text("a")
-    assert remembering(tree) == code_digest(tree / "stage.py", tree)
+    assert cached_digest(tree) == code_digest(tree / "stage.py", tree)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"x": {"value": [1, 2, 3, 4, ["a", [1]]], "digest": "0"}}', b"[]"])
 def test_a_damaged_memory_is_found_out_again(tree, damage, capsys):
     (tree / "memory.json").write_bytes(damage)
-    assert remembering(tree) == code_digest(tree / "stage.py", tree)
+    assert cached_digest(tree) == code_digest(tree / "stage.py", tree)
     assert "memory.json is damaged" in capsys.readouterr().err

@@ -24,9 +24,9 @@ def place(tmp_path, monkeypatch):
 
 def known_of(**evaluate):
     wanted = resolved(evaluate=evaluate).config
-    discovery = ExternalInputs("digests.json")
-    discovery.look_up(wanted)
-    return discovery.outside("evaluate_model", wanted)
+    inputs = ExternalInputs("digests.json")
+    inputs.look_up(wanted)
+    return inputs.outside("evaluate_model", wanted)
 
 
 def test_their_content_is_known_to_the_evaluation(place):

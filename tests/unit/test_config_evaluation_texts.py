@@ -24,9 +24,9 @@ def place(tmp_path, monkeypatch):
 
 def known_of(*patterns):
     wanted = config(split={"decontaminate": list(patterns)})
-    discovery = ExternalInputs("digests.json")
-    discovery.look_up(wanted)
-    return discovery.outside("split_records", wanted)
+    inputs = ExternalInputs("digests.json")
+    inputs.look_up(wanted)
+    return inputs.outside("split_records", wanted)
 
 
 def test_their_content_is_known_to_the_split_only(place):

@@ -45,9 +45,9 @@ def test_the_data_are_those_of_sft_and_keys_retrain_grpo_alone():
         ({"train": {"optimizer_in_backward": True, "max_grad_norm": 0, "gradient_accumulation_steps": 1}}, "to false"),
         ({"data": {"format": "text"}}, "which has no prompts"),
         ({"plan": {"probe": True}}, r"which the probe does not measure, and plan\.probe is true"),
-        ({"train": {"gradient_accumulation_steps": 3}}, r"takes 12 answers .* no multiple of .*num_generations 8"),
+        ({"train": {"gradient_accumulation_steps": 3}}, r"takes 12 answers .* not a multiple of .*num_generations 8"),
         ({"train": {"strategy": "ddp"}, "plan": {"num_gpus": 2}}, "supports one GPU only"),
-        ({"train": {"grpo": {"rewards": ["exact"]}}}, "has 'exact', which is no reward"),
+        ({"train": {"grpo": {"rewards": ["exact"]}}}, "has 'exact', which is not a reward"),
         ({"train": {"grpo": {"rewards": ["nowhere.py:f"]}}}, r"there is no file nowhere\.py"),
         ({"train": {"grpo": {"rewards": ["length"], "reward_weights": [1, 2]}}}, "has 2 numbers for 1 rewards"),
     ],
@@ -65,9 +65,9 @@ def test_a_changed_reward_function_is_another_training(tmp_path, monkeypatch):
     for content in ("def f(*_): return 1\n", "def f(*_): return 2\n"):
         (tmp_path / "own.py").write_text(content)
         config = grpo(rewards=["own.py:f"]).config
-        discovery = ExternalInputs(tmp_path / "digests.json")
-        discovery.look_up(config)
-        found.append(discovery.outside("train_model", config))
+        inputs = ExternalInputs(tmp_path / "digests.json")
+        inputs.look_up(config)
+        found.append(inputs.outside("train_model", config))
     assert found[0] != found[1] and found[0]["rewards"].keys() == {"own.py"}
 
 

@@ -64,15 +64,15 @@ def test_a_reward_model_is_not_exported_and_not_asked():
     [
         ({"rm": {}, "g": {"train": {**GRPO, "grpo": {"rewards": ["run:rm"]}}}}, "names rm, whose train.method is sft"),
         ({"rm": RM, "g": {"evaluate": {"reward_model": "run:no"}}}, "there is no run 'no'"),
-        ({"rm": RM, "g": {"evaluate": {"reward_model": "rm"}}}, "which is no run: write run:<name>"),
+        ({"rm": RM, "g": {"evaluate": {"reward_model": "rm"}}}, "which is not a run: write run:<name>"),
         ({"g": {"train": {**GRPO, "grpo": {"rewards": ["run:g"]}}}}, "circular"),
         ({"rm": {**RM, "merge": {"enabled": False}}, "g": {"evaluate": {"reward_model": "run:rm"}}}, "no merged model"),
         ({"rm": RM, "g": {"model": {"name_or_path": "run:rm"}}}, "which gives scores and no text"),
         ({"rm": RM, "g": {"adapter": {"init_from": "run:rm"}}}, "which gives scores and no text"),
         ({"s": {}, "rm": {**RM, "adapter": {"init_from": "run:s"}}}, "whose adapter has no head for scores"),
-        ({"rm": {**RM, "evaluate": {"reward_model": "run:rm"}}}, "which answers nothing|circular"),
+        ({"rm": {**RM, "evaluate": {"reward_model": "run:rm"}}}, "which generates no answers|circular"),
         ({"rm": {**RM, "model": {"quantization": "4bit"}}}, r"model\.quantization is 4bit: set"),
-        ({"rm": {**RM, "evaluate": {"tasks": ["t.yaml"]}}}, r"which answers nothing, and evaluate\.tasks"),
+        ({"rm": {**RM, "evaluate": {"tasks": ["t.yaml"]}}}, r"which generates no answers, and evaluate\.tasks"),
         ({"rm": {**RM, "data": {"format": "text"}}}, "has no chosen and rejected answers"),
         ({"rm": RM, "g": {"merge": {"adapters": ["rm"]}}}, "names rm, which is a reward model"),
         (

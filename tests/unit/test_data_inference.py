@@ -185,7 +185,7 @@ def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
     two = prompt + answer + "\n" + prompt
     spans = [(len(prompt), len(prompt + answer)), (len(two), len(two + answer))]
     document = EncodedRecord(0, 0, 1, two + answer, spans, 4, False, 2, 0, (2, 2))
-    parts = encoder.apart([document])
+    parts = encoder.separate([document])
     assert [part.text for part in parts] == [prompt + answer, two + answer]
     for part, (ids, mask) in zip(parts, encoder.encode(parts), strict=True):
         start = int(np.argmax(mask))

@@ -64,5 +64,5 @@ def test_a_border_is_the_same_wherever_it_is_met(tokenizer):
     for left, right, end in itertools.product(pieces, repeat=3):
         text = left + right + end
         for at in range(len(text) + 1):
-            alone = at in (0, len(text)) or Borders._look(borders, text, at)
+            alone = at in (0, len(text)) or Borders._decide(borders, text, at)
             assert borders.is_border(text, at) == alone

@@ -3,6 +3,7 @@
 import ast
 import re
 import shutil
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import yaml
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
+
+from snaketune.config.schema import FileConfig, RunConfig
 
 ROOT = Path(__file__).parents[2]
 LONGEST_PATH = 12
@@ -89,9 +92,40 @@ def test_architecture_lists_every_package():
 def test_every_message_that_troubleshooting_quotes_exists():
     text = re.sub(r"\s+", " ", (ROOT / "docs/troubleshooting.md").read_text())
     quoted = [quote for bold in re.findall(r"\*\*(.+?)\*\*", text) for quote in re.findall(r"`([^`]+)`", bold)]
-    said = [message for path in [*(ROOT / "scripts").rglob("*.py")] for message in messages_in(path)]
     assert len(quoted) > 15
-    assert [quote for quote in quoted if not any(pattern_of(quote).search(message) for message in said)] == []
+    assert [quote for quote in quoted if not any(pattern_of(quote).search(message) for message in all_messages())] == []
+
+
+def test_every_message_that_the_page_on_templates_lists_exists():
+    text = (ROOT / "docs/templates.md").read_text().split("## What is refused")[1].split("\n## ")[0]
+    rows = [row for row in text.splitlines() if row.startswith("| `")]
+    quoted = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    assert len(quoted) > 12
+    assert [quote for quote in quoted if not any(pattern_of(quote).search(message) for message in all_messages())] == []
+
+
+def test_sentences_that_the_tutorial_shows_are_still_printed():
+    """A sentence of the output is one of the messages with something in its places, of which enough words are left."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs/tutorial.md").read_text(), re.MULTILINE | re.DOTALL)
+    output = "\n".join(block for language, block in blocks if not language and block.startswith("$ snakemake"))
+    lines = re.sub(r"\n {2,}(?=\S)", " ", output).splitlines()
+    shown = [line for line in lines if line.endswith(".") and len(line.split()) > 8 and "|" not in line]
+    messages = [message for message in all_messages() if len(re.findall(r"\w{2,}", message.replace("…", " "))) > 4]
+    patterns = [re.compile(".*?".join(re.escape(part) for part in message.split("…"))) for message in messages]
+    assert len(shown) >= 5
+    assert [line for line in shown if not any(pattern.search(line) for pattern in patterns)] == []
+
+
+def test_yaml_on_the_pages_is_a_configuration():
+    known = RunConfig.model_fields.keys() | FileConfig.model_fields.keys()
+    for path in (ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+            assert yaml.safe_load(block).keys() <= known, (path.name, block)
+
+
+@cache
+def all_messages():
+    return [message for path in (ROOT / "scripts").rglob("*.py") for message in messages_in(path)]
 
 
 def messages_in(path):

@@ -31,7 +31,7 @@ from snaketune.report.report_facts import load_facts
 from snaketune.report.run.history import run_before
 from snaketune.report.run.page import render_run
 from snaketune.report.run.table import fact_table, table_bytes
-from snaketune.report.unfinished.unfinished import gather_attempt
+from snaketune.report.unfinished.unfinished import gather_unfinished_run
 from snaketune.report.unfinished.unfinished_page import render_unfinished
 from snaketune.report.unfinished.watching import describe_trainings, find_trainings
 from snaketune.terminal.closing import end_of_runs
@@ -138,7 +138,7 @@ def every_reader(folder: Path) -> dict:
         "card": lambda: render_card(load_card_facts("adapter", card)),
         "plan page": lambda: render_plan(PLAN.read(folder / "plan.json"), "one", "lora-1"),
         "plan": lambda: describe_plan(PLAN.read(folder / "plan.json"), "one", None),
-        "unfinished": lambda: render_unfinished(gather_attempt(attempt, private, "snakemake")),
+        "unfinished": lambda: render_unfinished(gather_unfinished_run(attempt, private, "snakemake")),
         "watch": lambda: describe_trainings(find_trainings(Path("work"), time.time()), 80, Path("work")),
         "terminal": lambda: end_of_runs({"one": folder, "two": other}, "ask", "compare"),
         "stages": lambda: [outcome(rule, [str(path)]) for rule in SUMMARIES for path in folder.glob("*.json")],

@@ -17,7 +17,7 @@ from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import DataConfig, TokensConfig
 from snaketune.config.schema_model import ModelConfig
 from snaketune.core.digests import file_digest
-from snaketune.data.formats.inspection import look_at
+from snaketune.data.formats.inspection import inspect_sources
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.inspection import inspect_group
 from snaketune.report.inspection_page import render_inspection, told
@@ -89,12 +89,12 @@ def test_what_is_refused_is_said_with_the_cure_and_the_others_are_shown(tmp_path
 def test_nothing_but_the_beginning_is_read(tmp_path):
     good = json.dumps({"prompt": "a" * 200, "completion": "b"}) + "\n"
     entry = source(tmp_path / "a.jsonl", good * 30_000 + "broken\n" * 10)
-    [look] = look_at([entry], ReadingPolicy(), tmp_path)
-    assert not look.is_all
-    assert not look.refused
-    assert 200 <= len(look.records) < 5000
-    [look] = look_at([source(tmp_path / "b.jsonl", good)], ReadingPolicy(), tmp_path)
-    assert look.is_all
+    [source_found] = inspect_sources([entry], ReadingPolicy(), tmp_path)
+    assert not source_found.is_all
+    assert not source_found.refused
+    assert 200 <= len(source_found.records) < 5000
+    [source_found] = inspect_sources([source(tmp_path / "b.jsonl", good)], ReadingPolicy(), tmp_path)
+    assert source_found.is_all
 
 
 def test_only_so_many_sources_are_looked_at_and_the_rest_is_counted(tmp_path):
@@ -172,12 +172,14 @@ def test_however_large_a_source_is_a_look_reads_a_bounded_part_of_it(tmp_path, m
         os.truncate("source", 1 << 30)  # the rest is a hole, which takes no disk
     file = {"data": {"sources": ["source"]}, "model": {"name_or_path": "tiny"}}
     config = resolve_runs(Layer("c", file), {}, "nowhere")[0].config
-    look_at([source(tmp_path / "b.jsonl", '{"text": "a"}\n')], ReadingPolicy(), tmp_path)  # whose imports are read, too
+    inspect_sources(
+        [source(tmp_path / "b.jsonl", '{"text": "a"}\n')], ReadingPolicy(), tmp_path
+    )  # whose imports are read, too
     before, found = bytes_read(), ExternalInputs("digests.json")
-    [look] = look_at(found.places(config), ReadingPolicy(), tmp_path)
+    [source_found] = inspect_sources(found.places(config), ReadingPolicy(), tmp_path)
     assert bytes_read() - before < 16 << 20
-    assert len(look.records) >= 200
-    assert not look.is_all
+    assert len(source_found.records) >= 200
+    assert not source_found.is_all
     if write is _table:
         assert len(found.sources(config)[0]["digest"]) == 32
         assert bytes_read() - before > 40 << 20

@@ -64,9 +64,9 @@ def test_content_of_a_model_folder_changes_what_depends_on_it_and_no_more(tmp_pa
     def outside(**model):
         file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": str(folder), **model}}
         (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
-        discovery = ExternalInputs(tmp_path / "cache.json")
-        discovery.look_up(run.config)
-        return {stage: discovery.outside(stage, run.config) for stage in stages}
+        inputs = ExternalInputs(tmp_path / "cache.json")
+        inputs.look_up(run.config)
+        return {stage: inputs.outside(stage, run.config) for stage in stages}
 
     def changed(name, **model):
         before = outside(**model)
@@ -204,7 +204,7 @@ def test_the_cache_of_digests_is_plain_json(tmp_path):
     time.sleep(2 * SETTLED_NS / 1e9)  # what was changed just now is not remembered
     file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": "tiny"}}
     (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
-    discovery = ExternalInputs(tmp_path / "cache.json")
-    discovery.look_up(run.config)
-    discovery.save()
+    inputs = ExternalInputs(tmp_path / "cache.json")
+    inputs.look_up(run.config)
+    inputs.save()
     assert len(json.loads((tmp_path / "cache.json").read_text())) == 1

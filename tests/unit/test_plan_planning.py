@@ -258,7 +258,7 @@ def test_what_cannot_fit_stops_with_the_next_smaller_setting(folder):
 def test_an_unknown_rate_comes_with_the_command_that_measures_it(folder):
     small = {"model_folder": saved(SMALL_MODELS["llama"])}
     here, elsewhere = plan_of(folder, small), plan_of(folder, small, plan={"gpu": "rtx3090"})
-    assert "measure   snakemake --cores all plan --config 'plan={probe: true}'" in describe_plan(here, "one")
+    assert "measure    snakemake --cores all plan --config 'plan={probe: true}'" in describe_plan(here, "one")
     assert "at least" in describe_plan(here, "one")
     assert "plan={probe" not in describe_plan(elsewhere, "one"), "a probe here says nothing about another device"
 
@@ -330,7 +330,7 @@ def test_break_even_and_a_year(folder, a100):
 def test_the_terminal_shows_ten_lines_first_and_never_a_number_for_the_unknown(folder, a100):
     lines = describe_plan(a100, "mine", FRIDAY).splitlines()
     assert lines[0].startswith("Plan of mine: 6,738,415,616 parameters")
-    assert [line.split()[0] for line in lines[1:7]] == ["tokens", "steps", "rate", "training", "in", "ends"]
+    assert [line.split()[0] for line in lines[1:7]] == ["tokens", "steps", "throughput", "training", "total", "ends"]
     assert "Fri 18:00 -> Fri 18:1" in lines[6]
     assert max(map(len, lines[:11])) < 140
     unknown = describe_plan(plan_of(folder), "mine").splitlines()

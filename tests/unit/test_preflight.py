@@ -8,7 +8,7 @@ from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError, SnaketuneError
 from snaketune.data.formats import inspection
 from snaketune.evaluate.answers import evaluation_files
-from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.preflight import Preflight
 from snaketune.workflow.sources.inputs import ExternalInputs
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
@@ -33,7 +33,7 @@ def runs_of(**sections):
 def check(place, text, **evaluate):
     (place / "e.jsonl").write_text(text)
     [run], found = runs_of(evaluate={"files": ["e.jsonl"], **evaluate})
-    look = FirstLook(found, place / "looked.json")
+    look = Preflight(found, place / "looked.json")
     look.check_evaluation_files(run.name, run.config)
     look.save()
 
@@ -41,7 +41,7 @@ def check(place, text, **evaluate):
 def check_sources(place, text, **data):
     (place / "a.jsonl").write_text(text)
     [run], found = runs_of(data={"sources": ["a.jsonl"], **data})
-    look = FirstLook(found, place / "looked.json")
+    look = Preflight(found, place / "looked.json")
     look.check_sources(run.config)
     look.save()
 

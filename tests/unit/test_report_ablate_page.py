@@ -80,7 +80,7 @@ def test_without_one_end_there_is_no_waterfall(tmp_path):
     found = facts(tmp_path, machine=Machine(refused=("baseline", "pilot")))
     assert waterfall(found) is None
     page = page_of(found)
-    assert "Not both ends could be measured on this machine" in page.text
+    assert "The two configurations could not both be measured on this machine" in page.text
     assert "figure" not in page.elements
 
 

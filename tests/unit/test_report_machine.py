@@ -99,7 +99,7 @@ def test_padding_and_what_was_left_out_have_a_price():
     plan = {"device": {"price_per_gpu_hour": 2.0, "gpus": 1, "is_here": True}}
     padding, dropped = token_costs(facts_with(pack=pack, rightsize=sizes, info=info, plan=plan))
     assert (padding.tokens, padding.share, padding.time, padding.cost) == ("100", "10.0%", "6.00 min", "$0.20")
-    assert (dropped.label, dropped.cost) == ("Tokens dropped spare", "$1.00")
+    assert (dropped.label, dropped.cost) == ("Saved by dropping tokens", "$1.00")
     unknown = token_costs(facts_with(pack=pack, rightsize=sizes, info={}, plan=None))
     assert (unknown[0].time, unknown[0].cost) == ("not measured", "unknown")
 

@@ -61,8 +61,8 @@ def test_a_right_sum_whose_format_costs_something_is_amber_with_the_choice():
     assert merge_check(drawn).choice.startswith("to lose nothing, set merge.dtype")
     assert merge_part(facts) == "merged model equals adapter up to rounding"
     rows = dict(merge_check(facts).rows)
-    assert rows["Part of the change that the stored weights hold"] == "77.0%"
-    assert rows["Numbers in the trained weights that moved"] == "26.0% of 100"
+    assert rows["Fraction of the change kept in the stored weights"] == "77.0%"
+    assert rows["Values in the trained weights that changed"] == "26.0% of 100"
     assert any("(0.0800 to 0.130)" in value for value in rows.values())
     assert rows["Generated answers that differ in the merged model"] == "3 of 43"
     page = text_of(facts)

@@ -7,7 +7,7 @@ import re
 import orjson
 import pytest
 
-from snaketune.report.unfinished.unfinished import gather_attempt, identity_of, log_tail
+from snaketune.report.unfinished.unfinished import gather_unfinished_run, identity_of, log_tail
 from snaketune.report.unfinished.unfinished_page import render_unfinished, unfinished_headline
 from snaketune.workflow.lifecycle import drop_unfinished
 
@@ -44,7 +44,7 @@ def words(page):
 
 
 def test_a_killed_training_shows_how_far_it_came_and_how_to_go_on(run, tmp_path):
-    attempt = gather_attempt(run, tmp_path / "work", "snakemake --cores 8 train --config x=1")
+    attempt = gather_unfinished_run(run, tmp_path / "work", "snakemake --cores 8 train --config x=1")
     page = render_unfinished(attempt)
     text = words(page)
     assert unfinished_headline(attempt) == "Training stopped at step 30 of 60"
@@ -61,7 +61,7 @@ def test_a_killed_training_shows_how_far_it_came_and_how_to_go_on(run, tmp_path)
 def test_the_error_sentence_of_the_log_is_in_the_headlines_place(run, tmp_path):
     log = "progress 1%\rprogress 99%\nTrainingError: the loss at step 30 is not finite: lower train.learning_rate.\n"
     write(tmp_path / "logs/train_model.log", log.encode())
-    attempt = gather_attempt(run, tmp_path / "work", "x")
+    attempt = gather_unfinished_run(run, tmp_path / "work", "x")
     assert attempt.error.startswith("TrainingError: the loss at step 30")
     assert attempt.tail[0] == "progress 99%"
     assert "it was killed" not in render_unfinished(attempt)
@@ -72,7 +72,7 @@ def test_a_run_that_stopped_after_training_says_that_training_is_kept(run, tmp_p
     write(tmp_path / "logs/evaluate_model.log", b"DataError: questions.jsonl is empty: fill it.\n")
     write(tmp_path / "results/runs/one/lora-1/adapter.manifest.json", b'{"steps": 60}')
     write(tmp_path / "results/runs/one/lora-1/metrics.jsonl", b'{"step": 60, "loss": 1.0}\n')
-    attempt = gather_attempt(run, None, "x")
+    attempt = gather_unfinished_run(run, None, "x")
     assert unfinished_headline(attempt) == "Stopped in: Evaluating; training is finished and kept"
     assert attempt.error == "DataError: questions.jsonl is empty: fill it."
     assert attempt.training.metrics.curves["loss"].points == ((60, 1.0),)
@@ -82,11 +82,11 @@ def test_a_run_that_never_began_has_no_page(run, tmp_path):
     for folder in ("logs", "results"):
         for path in (tmp_path / folder).rglob("*.*"):
             path.unlink()
-    assert gather_attempt(run, None, "x") is None
+    assert gather_unfinished_run(run, None, "x") is None
 
 
 def test_a_stop_before_the_first_step_draws_nothing_and_says_so(run, tmp_path):
-    page = render_unfinished(gather_attempt(run, tmp_path / "nowhere", "x"))
+    page = render_unfinished(gather_unfinished_run(run, tmp_path / "nowhere", "x"))
     assert "Training stopped before its first logged step" in page
     assert "No loss was logged" in page
     assert "from the beginning" in page
@@ -95,7 +95,7 @@ def test_a_stop_before_the_first_step_draws_nothing_and_says_so(run, tmp_path):
 def test_hostile_logs_are_text_and_only_the_pages_own_scripts_may_run(run, tmp_path):
     hostile = "Error</script><script>alert(1)</script>\x1b[31m\u202e" + "y" * 1_000_000
     write(tmp_path / "logs/train_model.log", ("ConfigError: " + hostile + "\n" + hostile).encode())
-    page = render_unfinished(gather_attempt(run, tmp_path / "work", hostile))
+    page = render_unfinished(gather_unfinished_run(run, tmp_path / "work", hostile))
     assert "<script>alert" not in page
     assert not set("\x1b\u202e") & set(page)
     assert len(page) < 200_000
@@ -106,7 +106,7 @@ def test_hostile_logs_are_text_and_only_the_pages_own_scripts_may_run(run, tmp_p
 
 
 def test_equal_facts_give_equal_bytes(run, tmp_path):
-    pages = {render_unfinished(gather_attempt(run, tmp_path / "work", "x")) for _ in range(2)}
+    pages = {render_unfinished(gather_unfinished_run(run, tmp_path / "work", "x")) for _ in range(2)}
     assert len(pages) == 1
 
 

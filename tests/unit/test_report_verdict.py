@@ -59,7 +59,7 @@ def moved_by(loss, answers, cut=0, moves=LOSS_FELL, counts=None, **more):
 def test_a_lower_loss_without_a_right_answer_is_no_success():
     found = moved_by((1.523, 1.509), (0.0, 0.0), cut=40, counts={"wrong": 40})
     assert found.outcome == "cut"
-    assert "40 of 40 answers ran into max_new_tokens" in found.sentence
+    assert "40 of 40 answers were cut off at max_new_tokens" in found.sentence
     assert "held-out loss 1.52 \u2192 1.51, 0.9% lower" in found.sentence
     found = moved_by((1.523, 1.1), (0.0, 0.0), counts={"wrong": 40})
     assert (found.outcome, found.headline) == ("loss_only", "The held-out loss fell, but no answer became right")

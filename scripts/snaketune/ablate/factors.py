@@ -86,10 +86,10 @@ class Factor:
 
 STAGING = Factor("staging", "Copy on a fast disk", ())
 PRETOKENISING = Factor("pretokenising", "Tokenised beforehand", ())
-CADENCE = Factor("cadence", "Fewer checkpoints", ())
+SAVE_INTERVAL = Factor("save_interval", "Fewer checkpoints", ())
 RIGHT_SIZING = Factor("right_sizing", "Right-sized rows", ("row_length",))
 PACKING_FACTOR = Factor("packing", "Packed rows", ("packing",))
-MICRO_BATCH_FACTOR = Factor("accumulation", "More micro-batch", ("places",))
+MICRO_BATCH_FACTOR = Factor("accumulation", "Larger micro-batch", ("places",))
 TF32 = Factor("tf32", "TF32", ("tf32",))
 BF16 = Factor("bf16", "bfloat16", ("bf16",))
 RECOMPUTATION = Factor("checkpointing", "No recomputation", ("recomputes",))
@@ -119,7 +119,7 @@ FACTORS = (
         BF16,
         RECOMPUTATION,
         COMPILING,
-        CADENCE,
+        SAVE_INTERVAL,
     ),
     *(WORKERS_FACTOR, RANK_FACTOR, QUANTISATION, LIGER, OPTIMIZER, OFFLOADING, FP8),
 )

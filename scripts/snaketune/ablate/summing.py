@@ -82,7 +82,7 @@ class Parts:
         """
         staged, tokenised, seldom = (
             on != (name == but) or name not in self.shown
-            for name in (factors.STAGING.name, factors.PRETOKENISING.name, factors.CADENCE.name)
+            for name in (factors.STAGING.name, factors.PRETOKENISING.name, factors.SAVE_INTERVAL.name)
         )
         return self.epoch.seconds(case, staged, tokenised, seldom)
 
@@ -110,7 +110,7 @@ def _reading(disks: Sequence[dict[str, Any]], size: int) -> tuple[tuple[float, f
     return (size / facts[names[0]], size / facts[names[1]]), facts
 
 
-OUTSIDE = (factors.STAGING, factors.PRETOKENISING, factors.CADENCE)
+OUTSIDE = (factors.STAGING, factors.PRETOKENISING, factors.SAVE_INTERVAL)
 """Factors outside training itself."""
 
 

@@ -116,8 +116,8 @@ def _check_nodes(run: ResolvedRun) -> None:
     gpus, nodes = run.config.plan.num_gpus, run.config.plan.num_nodes
     if gpus % nodes:
         raise ConfigError(
-            f"run {run.name}: plan.num_gpus is {gpus} and plan.num_nodes is {nodes}, but every node has as many GPUs as"
-            f" the others: set num_gpus to {nodes * max(1, gpus // nodes)}, or num_nodes to 1."
+            f"run {run.name}: plan.num_gpus is {gpus} and plan.num_nodes is {nodes}, but all nodes have the same"
+            f" number of GPUs: set num_gpus to {nodes * max(1, gpus // nodes)}, or num_nodes to 1."
         )
 
 

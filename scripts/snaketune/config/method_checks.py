@@ -61,8 +61,8 @@ def _check_reward_model(run: ResolvedRun, place: str) -> None:
     wrong: tuple[tuple[str, Any, Any, str], ...] = (
         ("model.quantization", config.model.quantization, "none", "whose head would be quantised, too"),
         ("train.fp8", config.train.fp8, False, "whose head is not in float8"),
-        ("evaluate.tasks", config.evaluate.tasks, [], "which answers nothing"),
-        ("evaluate.files", config.evaluate.files, [], "which answers nothing"),
+        ("evaluate.tasks", config.evaluate.tasks, [], "which generates no answers"),
+        ("evaluate.files", config.evaluate.files, [], "which generates no answers"),
         ("merge.adapters", config.merge.adapters, [], "whose heads cannot be added"),
     )
     _refuse_unless(place, wrong)
@@ -83,9 +83,9 @@ def _check_judge(run: ResolvedRun) -> None:
         return
     place = f"run {run.name}: evaluate.reward_model is {judge!r}"
     if not referenced(judge):
-        raise ConfigError(f"{place}, which is no run: write run:<name> of a run with train.method: reward.")
+        raise ConfigError(f"{place}, which is not a run: write run:<name> of a run with train.method: reward.")
     if config.train.method == "reward":
-        raise ConfigError(f"{place} and train.method is reward, which answers nothing: remove the key.")
+        raise ConfigError(f"{place} and train.method is reward, which generates no answers: remove the key.")
     if config.judge_run:
         _check_template(place, run, config.judge_run)
 
@@ -141,7 +141,7 @@ def _check_grpo(run: ResolvedRun) -> None:
         ("train.fp8", train.fp8, False, "whose layers are not in float8"),
         ("train.optimizer_in_backward", train.optimizer_in_backward, False, "which steps after the backward pass"),
         ("train.activation_offloading", train.activation_offloading, False, "which keeps activations on the device"),
-        ("plan.probe", config.plan.probe, False, "whose time goes to generating, which the probe does not measure"),
+        ("plan.probe", config.plan.probe, False, "which spends its time generating, which the probe does not measure"),
         ("tokens.assistant_only_loss", config.tokens.assistant_only_loss, True, "which learns from answers"),
     )
     _refuse_unless(place, wrong)
@@ -153,8 +153,9 @@ def _check_grpo(run: ResolvedRun) -> None:
         raise ConfigError(
             f"{place} and an optimizer step takes {answers} answers (train.per_device_train_batch_size"
             f" {train.per_device_train_batch_size} x train.gradient_accumulation_steps"
-            f" {train.gradient_accumulation_steps}), no multiple of train.grpo.num_generations {group.num_generations}:"
-            f" set train.gradient_accumulation_steps to {group.num_generations}."
+            f" {train.gradient_accumulation_steps}), which is not a multiple of"
+            f" train.grpo.num_generations {group.num_generations}: set"
+            f" train.gradient_accumulation_steps to {group.num_generations}."
         )
     _check_rewards(place, group.rewards, group.reward_weights)
     for name, judge in config.reward_runs.items():
@@ -168,8 +169,8 @@ def _check_rewards(place: str, rewards: list[str], weights: list[float] | None) 
         found = FUNCTION.fullmatch(name)
         if not found:
             raise ConfigError(
-                f"{place} and train.grpo.rewards has {name!r}, which is no reward: use {', '.join(BUILT_IN_REWARDS)},"
-                " run:<name> or file.py:function."
+                f"{place} and train.grpo.rewards has {name!r}, which is not a reward: use"
+                f" {', '.join(BUILT_IN_REWARDS)}, run:<name> or file.py:function."
             )
         if not Path(found["file"]).expanduser().is_file():
             raise ConfigError(f"{place} and train.grpo.rewards has {name!r}: there is no file {found['file']}.")

@@ -45,8 +45,8 @@ class PlanConfig(Section):
         0.4,
         gt=0,
         le=1,
-        description="Share of the peak in the catalogue that training is expected to reach, 0.4 by published runs. A "
-        "throughput measured on this machine is never multiplied by it.",
+        description="Share of the peak in the catalogue that training is expected to reach; published runs reach about "
+        "0.4. A throughput measured on this machine is never multiplied by it.",
     )
     max_cost_usd: float | None = Field(None, gt=0, description="A run that is planned to cost more does not start.")
     max_hours: float | None = Field(None, gt=0, description="A run that is planned to take longer does not start.")

@@ -68,7 +68,7 @@ def read_parts(paths: Sequence[str | Path]) -> Iterator[Any]:
                     raise _unfit(path) from None
 
 
-def gathered(pieces: Iterable[Any], results: Iterator[Any]) -> Iterator[Any]:
+def one_result_each(pieces: Iterable[Any], results: Iterator[Any]) -> Iterator[Any]:
     """Yield one result per piece, without consuming any beyond.
 
     Raises:

@@ -70,9 +70,7 @@ class Talking:
         self._tokenizer = load_tokenizer(places.base, settings)
         source = (places.tokens / "chat_template.jinja").read_text(encoding="utf-8")
         if not source:
-            raise ConfigError(
-                "ask: the data are plain text without a chat template, so there is no conversation to have."
-            )
+            raise ConfigError("ask: the data are plain text without a chat template, which a conversation needs.")
         self._writing = Writing.of(places.tokens)
         self._template = ChatTemplate(source, self._tokenizer.special_tokens_map, self._writing.date)
         self._speakers = _load(places, settings)

@@ -12,12 +12,12 @@ import orjson
 
 from snaketune.core.errors import ConfigError, DataError, SnaketuneError
 from snaketune.core.manifest import write_manifest
-from snaketune.data.formats.inspection import Look, look_at
+from snaketune.data.formats.inspection import InspectedSource, inspect_sources
 from snaketune.data.records.canonical_records import turns_of
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
-from snaketune.model.tokenizer_only import look_at_tokenizer
+from snaketune.model.tokenizer_only import tokenizer_of_texts
 from snaketune.settings.data_slices import InspectionSlice
 
 NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}
@@ -31,31 +31,31 @@ def inspect_group(group: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
         scratch: an empty folder.
     """
     cfg, entries = group["cfg"], group["sources"]
-    looks = look_at(entries, ReadingPolicy.of_slice(cfg), scratch)
+    inspected = inspect_sources(entries, ReadingPolicy.of_slice(cfg), scratch)
     model = {"name": cfg["model"]["name_or_path"], "context_length": None, "note": "", "error": ""}
-    views = [NO_VIEW] * len(looks)
+    views = [NO_VIEW] * len(inspected)
     try:
-        recipe, facts = _recipe(cfg, looks, scratch)
+        recipe, facts = _recipe(cfg, inspected, scratch)
         model |= {name: facts[name] for name in ("context_length", "note")}
-        views = [view_of(look.records, recipe) if look.records else NO_VIEW for look in looks]
+        views = [view_of(source.records, recipe) if source.records else NO_VIEW for source in inspected]
     except SnaketuneError as error:
         model["error"] = str(error)
-    sources = [_facts(look, view) for look, view in zip(looks, views, strict=True)]
-    return {"runs": group["runs"], "model": model, "sources": sources, "not_looked_at": len(entries) - len(looks)}
+    sources = [_facts(source, view) for source, view in zip(inspected, views, strict=True)]
+    return {"runs": group["runs"], "model": model, "sources": sources, "not_looked_at": len(entries) - len(inspected)}
 
 
-def _recipe(cfg: InspectionSlice, looks: list[Look], scratch: Path) -> tuple[Recipe, dict[str, Any]]:
+def _recipe(cfg: InspectionSlice, inspected: list[InspectedSource], scratch: Path) -> tuple[Recipe, dict[str, Any]]:
     folder = scratch / "model"
     folder.mkdir()
-    texts = (text for look in looks for record in look.records for _, text in turns_of(record))
-    facts = look_at_tokenizer(cfg["model"], folder, texts)
+    texts = (text for source in inspected for record in source.records for _, text in turns_of(record))
+    facts = tokenizer_of_texts(cfg["model"], folder, texts)
     write_manifest(scratch / "manifest.json", "prepare_tokenizer", [], {"vocab_size": facts["vocab_size"]})
-    return Recipe.of_slice(cfg, scratch / "manifest.json", [look.path for look in looks]), facts
+    return Recipe.of_slice(cfg, scratch / "manifest.json", [source.path for source in inspected]), facts
 
 
-def _facts(look: Look, view: Mapping[str, Any]) -> dict[str, Any]:
-    found = asdict(look)
-    return {**found, "records": len(look.records), "view": dict(view)}
+def _facts(source: InspectedSource, view: Mapping[str, Any]) -> dict[str, Any]:
+    found = asdict(source)
+    return {**found, "records": len(source.records), "view": dict(view)}
 
 
 def view_of(records: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]:

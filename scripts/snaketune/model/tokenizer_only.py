@@ -60,7 +60,7 @@ def prepare_tokenizer(cfg: ModelSection, output: Path, corpus: Path | None = Non
         return {**origin, **describe_configuration(folder), "nature": nature}
 
 
-def look_at_tokenizer(cfg: ModelSection, folder: Path, texts: Iterable[str]) -> dict[str, Any]:
+def tokenizer_of_texts(cfg: ModelSection, folder: Path, texts: Iterable[str]) -> dict[str, Any]:
     """Fill the empty ``folder`` in the same way, to inspect a few records before they are prepared.
 
     Args:

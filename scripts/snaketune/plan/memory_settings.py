@@ -60,7 +60,7 @@ class MemorySetting:
     checkpoint_every: int = 0
     """One in this many layers is recomputed instead of kept: 0 none, 1 all."""
     shards: bool = False
-    """Whether weights are shared out over several GPUs, which neither small optimizer states nor offloading go with."""
+    """Whether weights are sharded over several GPUs, which rules out 8-bit optimizer states and offloading."""
     offloads: bool = False
     """Whether activations are offloaded to RAM."""
     chunked_loss: bool = True

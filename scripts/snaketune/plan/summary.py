@@ -52,12 +52,12 @@ def plan_lines(plan: "Plan", now: datetime | None = None) -> list[str]:
             f"{plan_number(plan['work']['tokens'])} in one epoch",
         ),
         ("steps", plan_number(plan["steps"]), "steps", f"{plan['work']['row_length']} tokens in a row"),
-        ("rate", _rate(rate), "", rate["source"]),
+        ("throughput", _rate(rate), "", rate["source"]),
         ("training", duration(plan["train_hours"]), "train_hours", ""),
-        ("in all", duration(plan["hours"]), "hours", _overheads(plan["overheads"])),
+        ("total time", duration(plan["hours"]), "hours", _overheads(plan["overheads"])),
         ("ends", _end(plan, now), "finishes_at", ""),
         ("cost", dollars(plan["cost_usd"]), "cost_usd", plan["device"]["price_source"]),
-        ("with all", dollars(plan["total_usd"]), "total_usd", _others(plan)),
+        ("total cost", dollars(plan["total_usd"]), "total_usd", _others(plan)),
         ("memory", gigabytes(plan["memory_gb"]), "memory_gb", memory),
         (
             "disk",
@@ -67,15 +67,15 @@ def plan_lines(plan: "Plan", now: datetime | None = None) -> list[str]:
         ),
     ]
     lines = [_line(plan, *row) for row in rows]
-    return [*lines, f"  measure   {plan['measure']}"] if plan["measure"] else lines
+    return [*lines, f"  measure    {plan['measure']}"] if plan["measure"] else lines
 
 
 def _line(plan: "Plan", label: str, value: str, name: str, source: str) -> str:
     about = cast("Mapping[str, About]", plan["about"]).get(name) or plan["rate"]
     if value == UNKNOWN_WORD and name not in ("memory_gb", "cost_usd", "total_usd", "disk_gb"):
-        source = about["source"] if label == "rate" else ""
+        source = about["source"] if label == "throughput" else ""
     origin = "" if value == UNKNOWN_WORD else about["origin"]
-    return f"  {label:<9} {value:<28} {origin:<10} {source}".rstrip()
+    return f"  {label:<10} {value:<28} {origin:<10} {source}".rstrip()
 
 
 def _rate(rate: "PlannedRate") -> str:

@@ -73,7 +73,7 @@ def _view_lines(view: InspectionFacts, model: InspectionFacts) -> list[str]:
         middle, context = lengths[len(lengths) // 2], model["context_length"]
         longer = sum(length > context for length in lengths) if context else 0
         told = f"; {units.count(longer)} longer than the context" if longer else ""
-        lines.append(f"Lengths: {lengths[0]:,} to {lengths[-1]:,} tokens, half of them up to {middle:,}{told}.")
+        lines.append(f"Lengths: {lengths[0]:,} to {lengths[-1]:,} tokens, median {middle:,}{told}.")
     return lines
 
 

@@ -34,7 +34,7 @@ class KnownContents:
 
     def remember(self, found: StoredObject, digest: str) -> None:
         """Store the content digest of an object."""
-        with wait_for_lock(self._path.with_suffix(".lock"), "notes what it fetched"):
+        with wait_for_lock(self._path.with_suffix(".lock"), "records what it fetched"):
             write_state(self._path, self._all() | {_key(found): digest})
 
     def _all(self) -> dict[str, str]:
@@ -60,14 +60,14 @@ def fetch_unknown(
         DataError: if it has changed, arrives damaged or cannot be fetched.
     """
 
-    def settle(arrived: Arrived) -> tuple[NamedSource, Copied]:
+    def place_copy(arrived: Arrived) -> tuple[NamedSource, Copied]:
         source = NamedSource(found.url, found.bytes, arrived.digest)
         move_into_place(arrived, copy_of(source, folder))
         contents.remember(found, arrived.digest)
         return source, Copied("fetched", arrived.resumed, arrived.rate)
 
     result: tuple[NamedSource, Copied] = _fetch(
-        None if is_on_hub(found.url) else connect(), found, folder, settle, advance
+        None if is_on_hub(found.url) else connect(), found, folder, place_copy, advance
     )
     return result
 
@@ -84,14 +84,14 @@ def fetch_known(source: NamedSource, target: Path, folder: Path, advance: Callab
     if found.bytes != source.bytes:
         raise changed(source.path)
 
-    def settle(arrived: Arrived) -> Copied:
+    def place_copy(arrived: Arrived) -> Copied:
         if arrived.digest != source.digest:
             arrived.place.unlink()
             raise changed(source.path)
         move_into_place(arrived, target)
         return Copied("fetched", arrived.resumed, arrived.rate)
 
-    result: Copied = _fetch(client, found, folder, settle, advance)
+    result: Copied = _fetch(client, found, folder, place_copy, advance)
     return result
 
 
@@ -99,17 +99,17 @@ def _fetch(
     client: Any,
     found: StoredObject,
     folder: Path,
-    settle: Callable[[Arrived], Any],
+    place_copy: Callable[[Arrived], Any],
     advance: Callable[[int], object],
 ) -> Any:
-    """Fetch an object beside the copies in ``folder``, then let ``settle`` move it; one process at a time."""
+    """Fetch an object beside the copies in ``folder``, then let ``place_copy`` move it; one process at a time."""
     # Other users can write to a shared scratch folder: a file or link planted at the partial's name must not be used.
     partial = folder / "incoming" / f"{_key(found)}.partial"
     with PrivateFolder(partial.parent) as incoming:
         incoming.remove_planted(partial.name)
     with wait_for_lock(partial.with_suffix(".lock"), "fetches the same object"):
         arrived = fetch_from_hub(found, partial, advance) if client is None else fetch(client, found, partial, advance)
-        return settle(arrived)
+        return place_copy(arrived)
 
 
 def _key(found: StoredObject) -> str:

@@ -249,7 +249,7 @@ def _rate_if_intact(source: NamedSource, place: Path) -> float | None:
 def _note(work: Path, sources: Sequence[NamedSource], staged: Sequence[Staged]) -> None:
     """Add entries of these sources to ``staging.json``, which other runs with other data share."""
     path = work / "staging.json"
-    with wait_for_lock(work / "staging.lock", "notes where its sources are"):
+    with wait_for_lock(work / "staging.lock", "records where its sources are"):
         known = _noted(path)
         for source, found in zip(sources, staged, strict=True):
             entry = _entry(source, found)

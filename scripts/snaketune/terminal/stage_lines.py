@@ -106,7 +106,7 @@ SUMMARIES = {
 # Stages whose output is for a person to open, so its path is shown.
 NAMED = ("render_report", "compare_runs", "convert_to_gguf")
 LABELS = {stage.name: stage.label for stage in TABLE}
-LABELS |= {share.rule: share.label for stage in TABLE for share in stage.shares}
+LABELS |= {shard.rule: shard.label for stage in TABLE for shard in stage.shard_rules}
 # The stage that makes each file of a run, to name reused results.
 STAGE_OF_FILE = {file: stage.name for stage in TABLE if stage.scope == "run" for file in stage.results}
 

@@ -41,7 +41,7 @@ def minutes(stage: str, size: int, attempt: int = 1) -> int:
 
 def _need_of(stage: str) -> ResourceNeed:
     need = STAGE_BY_NAME[stage].need
-    assert need is not None, f"{stage} has no need in the table of stages"
+    assert need is not None, f"{stage} has no resource request in the table of stages"
     return need
 
 

@@ -119,14 +119,16 @@ class JobTable:
             return []
         return [self.path(stage, id, file.format(name)) for name in names_of(self.shards(stage, id))]
 
-    def shares_of(self, stage: str, file: str) -> list[str]:
+    def shards_of(self, stage: str, file: str) -> list[str]:
         """Return the files of all shards of every variant of a stage, see :meth:`shard_files`."""
         ids = [id for name, id in self._variants if name == stage]
         return [path for id in ids for path in self.shard_files(stage, id, file)]
 
     def shard_counts(self) -> dict[str, int]:
         """Return the number of shards of every variant of a stage that can have several."""
-        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if STAGE_BY_NAME[stage].shares}
+        return {
+            f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if STAGE_BY_NAME[stage].shard_rules
+        }
 
     def run_spec(self, stage: str, run: str) -> str:
         """Return the spec of a stage that belongs to one run."""

@@ -13,7 +13,7 @@ from snaketune.config.schema import LinkedConfig
 from snaketune.core.cached_state import keep
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
+from snaketune.data.records.reading_policy import INSPECTED_SOURCES, ReadingPolicy
 from snaketune.storage.object_storage import is_remote
 from snaketune.workflow.sources.inputs import BUILTIN_PREFIX, ExternalInputs
 from snaketune.workflow.stages import slice_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from snaketune.settings.evaluation_slices import EvaluationSlice
 
 
-class FirstLook:
+class Preflight:
     """Checks each file content once.
 
     Args:
@@ -45,7 +45,7 @@ class FirstLook:
             DataError: if one cannot be read or has no known shape.
         """
         policy = ReadingPolicy.of_slice(cast("ReadingSlice", slice_of(config, "read_records")))
-        for number, entry in enumerate(self._found.sources(config)[:LOOKED_AT]):
+        for number, entry in enumerate(self._found.sources(config)[:INSPECTED_SOURCES]):
             path = str(entry["path"])
             key = {"entry": entry, "policy": asdict(policy)}
             if not is_remote(path) and not path.startswith(BUILTIN_PREFIX) and self._is_new(key):

@@ -8,7 +8,7 @@ from typing import Any
 from snaketune.config.resolve import ResolvedRun
 from snaketune.publish.hub_upload import check_destination
 from snaketune.workflow.job_environment import require_packages
-from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.preflight import Preflight
 from snaketune.workflow.session import WORK, Session
 from snaketune.workflow.snakemake_internals import ancient
 
@@ -60,7 +60,7 @@ class RuleInputs:
         self._weights_passed = cache(lambda id: self._checkpoints.prepare_model.get(id=id).output.manifest)
         self._data_passed = cache(lambda id: self._checkpoints.rightsize.get(id=id).output.rightsize)
         self._packages_of_training = self.packages_looked_at("train_model", "adapter.manifest.json")
-        self._first_look = cache(lambda: FirstLook(self._table.found, WORK / "first_look.json"))
+        self._preflight = cache(lambda: Preflight(self._table.found, WORK / "first_look.json"))
 
     def upstream(self, wildcards: Any) -> dict[str, str]:
         """Return the ids of all stages that the variant or run of the wildcards builds on."""
@@ -207,22 +207,24 @@ class RuleInputs:
 
     def sources_looked_at(self, wildcards: Any) -> InputFiles:
         """Return no file, but check the beginnings of the sources."""
-        return self._look(lambda look: look.check_sources(self._table.variant("read_records", wildcards.id).config))
+        return self._check_now(
+            lambda preflight: preflight.check_sources(self._table.variant("read_records", wildcards.id).config)
+        )
 
     def questions_looked_at(self, wildcards: Any) -> InputFiles:
         """Return no file, but check the evaluation files of the run."""
         config = self._table.runs[wildcards.run].config
-        return self._look(lambda look: look.check_evaluation_files(wildcards.run, config))
+        return self._check_now(lambda preflight: preflight.check_evaluation_files(wildcards.run, config))
 
-    def _look(self, check: Callable[[FirstLook], None]) -> list[str]:
+    def _check_now(self, check: Callable[[Preflight], None]) -> list[str]:
         """Check, while jobs are planned, also with `-n`, what they would otherwise only notice when they run."""
 
-        def look() -> None:
-            check(self._first_look())
-            self._first_look().save()
+        def run_check() -> None:
+            check(self._preflight())
+            self._preflight().save()
 
         if self._session.snakemake.is_main_process:
-            self._session.or_stop(look)
+            self._session.or_stop(run_check)
         return []
 
     def packages_looked_at(self, stage: str, made: str) -> InputOfJob:

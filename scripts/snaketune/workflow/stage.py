@@ -25,7 +25,7 @@ class ResourceNeed:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ShardRule:
     """A rule whose jobs each build one shard of a stage.
 
     Attributes:
@@ -68,7 +68,7 @@ class Stage:
         is_long: whether the terminal announces its start, because its own lines follow.
         label: its name in the terminal; empty for bookkeeping, which is shown only if it fails.
         title: its name in pages.
-        shares: the rules that each build a shard of it if the data are large.
+        shard_rules: the rules that each build a shard of it if the data are large.
         need: its resource request on a cluster.
     """
 
@@ -87,7 +87,7 @@ class Stage:
     is_long: bool = False
     label: str = ""
     title: str = ""
-    shares: tuple[Share, ...] = ()
+    shard_rules: tuple[ShardRule, ...] = ()
     need: ResourceNeed | None = None
 
     def is_made(self, file: str, merges: bool) -> bool:

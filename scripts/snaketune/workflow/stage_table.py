@@ -7,7 +7,7 @@ data: it imports only the form of a row (``stage``), and the terminal and the re
 
 from typing import Any
 
-from snaketune.workflow.stage import ResourceNeed, Scope, Share, Stage, after
+from snaketune.workflow.stage import ResourceNeed, Scope, ShardRule, Stage, after
 
 
 def _tokenizer_parents(config: Any) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ TABLE = (
         is_timed=True,
         label="read",
         title="Reading records",
-        shares=(Share("read_shard", "parts/{}.part", "read shard"),),
+        shard_rules=(ShardRule("read_shard", "parts/{}.part", "read shard"),),
         need=ResourceNeed(4_000, 50, 30, 3),
     ),
     Stage(
@@ -74,7 +74,7 @@ TABLE = (
         is_timed=True,
         label="dedupe",
         title="Removing duplicates",
-        shares=(Share("key_shard", "keys/{}.part", "dedupe shard"), Share("sketch_shard", "sketches/{}")),
+        shard_rules=(ShardRule("key_shard", "keys/{}.part", "dedupe shard"), ShardRule("sketch_shard", "sketches/{}")),
         need=ResourceNeed(8_000, 300, 30, 6),
     ),
     Stage(
@@ -123,7 +123,7 @@ TABLE = (
         is_timed=True,
         label="tokenise",
         title="Tokenising",
-        shares=(Share("tokenize_shard", "parts/{}.part", "tokenise shard"),),
+        shard_rules=(ShardRule("tokenize_shard", "parts/{}.part", "tokenise shard"),),
         need=ResourceNeed(8_000, 350, 30, 8),
     ),
     Stage(

@@ -13,7 +13,7 @@ from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.stage_table import STAGE_BY_NAME, TABLE, stage_names
 
-SHARES = {share.rule: (stage.name, share.file) for stage in TABLE for share in stage.shares}
+SHARD_RULES = {shard.rule: (stage.name, shard.file) for stage in TABLE for shard in stage.shard_rules}
 
 
 def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
@@ -28,8 +28,8 @@ def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
             found.append(rule)
         elif rule in stage_names("data", "model"):
             found += job_table.manifests_of((rule,))
-        elif rule in SHARES:
-            found += job_table.shares_of(*SHARES[rule])
+        elif rule in SHARD_RULES:
+            found += job_table.shards_of(*SHARD_RULES[rule])
         elif rule in stage_names("run"):
             found += [
                 job_table.run_path(run, file)

@@ -15,7 +15,7 @@ from snaketune.core.errors import ConfigError
 # Clocks of a machine and its file server differ by seconds; Snakemake tolerates less.
 CLOCK_TOLERANCE = 60.0
 # How many entries of a folder are examined for the newest one.
-MOST_LOOKED_AT = 2000
+MOST_CHECKED_ENTRIES = 2000
 # Folders of the workflow itself, and those where it, Snakemake and git keep their own files.
 WORKFLOW_FOLDERS = {
     *("benchmarks", "config", "data", "docs", "envs", "logs", "profiles", "rules", "scripts", "tests", "work"),
@@ -181,6 +181,6 @@ def _times(files: Iterable[str | Path]) -> Iterable[tuple[float, str]]:
 
 def _times_inside(folder: Path) -> Iterable[tuple[float, str]]:
     with suppress(OSError), os.scandir(folder) as entries:
-        for _, entry in zip(range(MOST_LOOKED_AT), entries, strict=False):
+        for _, entry in zip(range(MOST_CHECKED_ENTRIES), entries, strict=False):
             with suppress(OSError):
                 yield entry.stat(follow_symlinks=False).st_mtime, entry.path

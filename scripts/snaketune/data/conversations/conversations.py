@@ -20,8 +20,8 @@ from snaketune.data.conversations.role_names import (
     ROLES,
     THOUGHT_PARTS,
     alternating,
-    apart,
     modality_of,
+    split_turn,
     usual_role,
 )
 from snaketune.data.conversations.tool_use import (
@@ -92,7 +92,7 @@ class TurnReader:
                 if role in SPEAKERS and type(content) is str and content and not content.isspace():
                     messages.append({"role": role, "content": content})
                     continue
-            if type(turn) is dict and (several := apart(turn, self._roles)):
+            if type(turn) is dict and (several := split_turn(turn, self._roles)):
                 messages += [self._checked(one, f"{column}[{len(messages)}]", column) for one in several]
             else:
                 messages.append(self._checked(turn, f"{column}[{len(messages)}]", column))

@@ -46,7 +46,7 @@ def side_of(key: str, roles: dict[str, str]) -> str | None:
     return usual_role(key, roles) or ROLE_OF_SIDE.get(plain_name(key))
 
 
-def apart(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] | None:
+def split_turn(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] | None:
     """Return the turns of an object such as ``{human: …, assistant: …}``, or None for any other object."""
     if any(key in turn for key in ROLE_KEYS):
         return None

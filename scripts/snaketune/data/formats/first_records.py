@@ -11,7 +11,7 @@ import orjson
 from snaketune.core.canonical import Json
 from snaketune.core.errors import DataError
 from snaketune.data.conversations.marked_up_text import awaits_answer, markup_of
-from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, apart
+from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, split_turn
 from snaketune.data.formats.columns import (
     ANSWER_PAIRS,
     COLUMN_NAMES,
@@ -51,7 +51,7 @@ def is_turn(value: Any, roles: dict[str, str]) -> bool:
         return False
     if any(type(value.get(key)) is str for key in ROLE_KEYS):
         return any(key in value for key in (*CONTENT_KEYS, "tool_calls", "function_call"))
-    return apart(value, roles) is not None
+    return split_turn(value, roles) is not None
 
 
 def has_answer(value: Any) -> bool:

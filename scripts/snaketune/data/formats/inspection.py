@@ -11,7 +11,7 @@ import orjson
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader
-from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
+from snaketune.data.records.reading_policy import INSPECTED_SOURCES, ReadingPolicy
 from snaketune.storage.copy_targets import BUILTIN, NamedSource
 from snaketune.storage.object_storage import is_remote
 
@@ -20,7 +20,7 @@ RECORDS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InspectedSource:
     """The beginning of one source.
 
     Attributes:
@@ -44,7 +44,9 @@ class Look:
     error: str = ""
 
 
-def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch: Path) -> list[Look]:
+def inspect_sources(
+    entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch: Path
+) -> list[InspectedSource]:
     """Inspect each of the first 20 sources.
 
     Args:
@@ -52,21 +54,23 @@ def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch
         policy: how records are read.
         scratch: a folder for built-in sources.
     """
-    return [_look(number, entry, policy, scratch) for number, entry in enumerate(entries[:LOOKED_AT])]
+    return [_inspect(number, entry, policy, scratch) for number, entry in enumerate(entries[:INSPECTED_SOURCES])]
 
 
-def _look(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
+def _inspect(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> InspectedSource:
     path = str(entry["path"])
     try:
         if is_remote(path):
-            return Look(path, entry["bytes"], error="is in object storage: it is read after it was fetched, not here")
+            return InspectedSource(
+                path, entry["bytes"], error="is in object storage: it is read after it was fetched, not here"
+            )
         return read_beginning(number, entry, policy, scratch)
     except (ConfigError, DataError) as error:
-        return Look(path, error=str(error))
+        return InspectedSource(path, error=str(error))
 
 
-def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
-    """Return a look at source ``number``, which is compared with no digest: that takes all of the file.
+def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> InspectedSource:
+    """Inspect the beginning of source ``number``, which is compared with no digest: that takes all of the file.
 
     Raises:
         ConfigError: if a setting does not fit it.
@@ -82,7 +86,7 @@ def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy,
     size = place.stat().st_size if place.is_file() else 0
     source = NamedSource(path, size, "", dict(entry.get("options", {})))
     account, is_all = reader.read_beginning(source, place, RECORDS)
-    return Look(
+    return InspectedSource(
         path,
         size,
         account,

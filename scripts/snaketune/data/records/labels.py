@@ -38,5 +38,5 @@ def labelled(converted: dict[str, Any], record: Mapping[str, Any], column: str) 
         raise RefusedLine("no_label", f"{column!r} is {shown}, it must be true or false, or 1 or 0")
     turns = converted["messages"]
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        raise RefusedLine("no_answer", "the conversation does not end in an answer, which is what the label is of")
+        raise RefusedLine("no_answer", "the conversation does not end in an answer for the label to rate")
     return {**converted, "messages": turns[:-1], "chosen" if is_good else "rejected": turns[-1:]}

@@ -8,7 +8,7 @@ from snaketune.core.training_methods import PREFERENCE, method_of
 from snaketune.settings.data_slices import ReadingSlice
 
 # Number of sources whose beginning is inspected before any of them is read.
-LOOKED_AT = 20
+INSPECTED_SOURCES = 20
 ANSWER_TEXTS = (
     "response",
     "text",

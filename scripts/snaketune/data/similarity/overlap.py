@@ -129,12 +129,12 @@ class SimilarityIndex:
         x, y = x[enough], y[enough]
         present, place = np.unique(x, return_inverse=True)
         maps = bitmaps(ShingleRows(present, *hashes_of_rows(others.hashes, others.offsets, present)))
-        alike = np.ones(len(x), bool)
+        similar = np.ones(len(x), bool)
         for start in range(0, len(x), BITMAP_PAIRS):
             few = slice(start, start + BITMAP_PAIRS)
             total = sizes[x[few]] + self.sizes[y[few]]
-            alike[few] = may_be_similar(maps[place[few]], self.maps[y[few]], total, self.threshold)
-        return x[alike], y[alike]
+            similar[few] = may_be_similar(maps[place[few]], self.maps[y[few]], total, self.threshold)
+        return x[similar], y[similar]
 
 
 def _texts_within(owner: np.ndarray, hits: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ from snaketune.data.sources.tables import ARROW_MAGIC, PARQUET_MAGIC, STREAM_MAG
 LINES, ARRAY, OBJECTS, MEMBER, ROWS_CONTAINER, TABLE_CONTAINER = "lines", "array", "objects", "member", "rows", "table"
 HEAD_BYTES = 1 << 20
 # Number of objects parsed to recognise a text of consecutive objects.
-OBJECTS_LOOKED_AT = 64
+SAMPLED_OBJECTS = 64
 # Keys of messages: a list of objects with one of them is a conversation, so part of a record.
 OF_A_TURN = frozenset(("role", "from"))
 # Columns of records: an object with one of them is a record itself, whatever lists it contains.
@@ -128,7 +128,7 @@ def _values(begin: bytes) -> tuple[list[object], int]:
 
     values: list[object] = []
     start = 0
-    for end in ends_of_values(begin)[:OBJECTS_LOOKED_AT]:
+    for end in ends_of_values(begin)[:SAMPLED_OBJECTS]:
         value = _parsed(begin[start:end])
         if value is None:
             return values, 0

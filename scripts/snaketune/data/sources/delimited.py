@@ -23,7 +23,7 @@ SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?\r?\n')
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 MOST_COLUMNS = 2000
 LONGEST_COLUMN_NAME = 200
-ROWS_LOOKED_AT = 200
+SNIFFED_ROWS = 200
 INDEX_COLUMN = "index"
 # The line end of classic Mac OS, still found in a few files.
 OLD_END = rb"\r"
@@ -263,13 +263,13 @@ def _fit(dialect: Dialect, text: bytes, is_whole: bool) -> tuple[bool, int, int]
     """Return whether the first rows all have the same number of fields, that number, and the number of rows."""
     widths: list[int] = []
     position = 0
-    while len(widths) < ROWS_LOOKED_AT and (match := dialect.row.match(text, position)):
+    while len(widths) < SNIFFED_ROWS and (match := dialect.row.match(text, position)):
         position = match.end()
         row = match[0].rstrip(b"\r\n")
         if row:
             widths.append(len(dialect.values(row)))
     rest = text[position:]
-    is_read = len(widths) == ROWS_LOOKED_AT or not is_whole or not rest
+    is_read = len(widths) == SNIFFED_ROWS or not is_whole or not rest
     if not is_read and (match := dialect.fields.fullmatch(rest)):
         widths.append(len(dialect.values(rest)))
         is_read = True

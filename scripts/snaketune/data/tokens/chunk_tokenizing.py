@@ -140,7 +140,7 @@ class ChunkTokenizer:
         dropped: list[dict[str, Any]] = []
         documents = self._documents(chunk, dropped)
         if not self._pairs:
-            documents = self.encoder.apart(documents)
+            documents = self.encoder.separate(documents)
         parts = list(zip(documents, self.encoder.encode(documents), strict=True))
         units: Iterable[Unit] = _by_record(parts) if self._pairs else zip(parts, strict=True)
         kept: list[Unit] = []

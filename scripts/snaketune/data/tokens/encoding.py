@@ -80,7 +80,7 @@ class Encoder:
         self._borders = Borders(tokenizer)
         self._known: dict[int, Segments] = {}
 
-    def apart(self, documents: Sequence[EncodedRecord]) -> list[EncodedRecord]:
+    def separate(self, documents: Sequence[EncodedRecord]) -> list[EncodedRecord]:
         """Return the documents, with one per answer where an answer would merge with its prompt into one token."""
         parted: list[EncodedRecord] = []
         for document in documents:

@@ -62,7 +62,7 @@ class Borders:
             return True
         key = (text[max(0, at - self._reach) : at], text[at])
         if (known := self._near.get(key)) is None:
-            known = self._look(text, at)
+            known = self._decide(text, at)
             if self._is_near(key[1]):
                 self._near = {} if len(self._near) >= ANSWERS_KEPT else self._near
                 self._near[key] = known
@@ -72,7 +72,7 @@ class Borders:
         """Return whether a few characters before a cut and the one after it determine the result."""
         return not self._swallowing and not following.isspace() and following not in self._first
 
-    def _look(self, text: str, at: int) -> bool:
+    def _decide(self, text: str, at: int) -> bool:
         if self._is_beside_added_token(text, at):
             return True
         if self._swallowing and text[:at].rstrip().endswith(self._swallowing):

@@ -17,7 +17,7 @@ from snaketune.core.errors import DataError
 from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.parallel import ordered_results
 from snaketune.data.records.canonical_records import conversation_of, lines_in
-from snaketune.data.shards import Shard, gathered, read_parts, write_part
+from snaketune.data.shards import Shard, one_result_each, read_parts, write_part
 from snaketune.data.sources.source_names import place_of
 from snaketune.data.templates.inference_check import ReferenceTokenizer, SampleConversation, check_inference
 from snaketune.data.templates.rendering import Unusable
@@ -95,7 +95,7 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
         }
     conversations = []
     for documents, (messages, tools) in sample:
-        parted = documents if recipe.pairs else encoder.apart(documents)
+        parted = documents if recipe.pairs else encoder.separate(documents)
         rows = list(zip(parted, encoder.encode(parted), strict=True))
         if messages and all(mask.any() for _, (_, mask) in rows):
             conversations.append(SampleConversation(messages, tools, rows))
@@ -210,7 +210,7 @@ def tokenize_split(
     examples: list[dict[str, Any]] = []
     chunks = chunks_of(records)
     with writing_tokens(output, recipe.schema) as writer:
-        for result in gathered(chunks, done) if done else results_of(recipe, split, chunks, threads):
+        for result in one_result_each(chunks, done) if done else results_of(recipe, split, chunks, threads):
             writer.write_batch(result.batch)
             account.add(result)
             dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)

@@ -71,9 +71,9 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     if gate.get("marked_otherwise"):
         found.append(
             "The chat template's generation blocks differ from the trained tokens in"
-            f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared: also"
-            f" {gate['marked_beyond']:,} that inference gives or never asks for, which are not trained, and not"
-            f" {gate['unmarked_trained']:,} of answers up to their stop token, which are."
+            f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared. They mark"
+            f" {gate['marked_beyond']:,} tokens before or after the answers, which are not trained, and omit"
+            f" {gate['unmarked_trained']:,} tokens of answers, which are trained."
         )
     if facts["engine_gate"]["reason"]:
         found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")

@@ -62,7 +62,7 @@ class MergeCheck:
         logits_error: error of the merged weights before rounding against base plus adapter, relative to the change of
             the log-probabilities by tuning. None if no float32 model fits in memory, or after full training.
         file_logits_error: the same for the files as loaded, against their weights put into the tuned model.
-        weights: numbers in the trained weights.
+        weights: values in the trained weights.
         moved: those of them that differ from the base model's as stored.
         change_kept: fraction of the change that the stored weights hold, 1 if rounding lost nothing.
         mean_kl: mean KL divergence.

@@ -145,7 +145,7 @@ RULES: tuple[Rule, ...] = (
         "strategy",
         "less training",
         lambda s: _exceeds(s.hours, s.deadline_hours),
-        "the one GPU at hand misses the deadline: fewer epochs, less data or a smaller model",
+        "the only GPU here misses the deadline: fewer epochs, less data or a smaller model",
     ),
     Rule(
         "strategy",

@@ -13,7 +13,7 @@ from typing import Any
 from snaketune.plan.costs.past_runs import NEWEST, finished_runs, measured_run
 from snaketune.plan.devices.target import Target
 
-ALIKE = ("model.quantization", "adapter.type", "train.method", "gpus")
+EQUAL_SETTINGS = ("model.quantization", "adapter.type", "train.method", "gpus")
 """Settings that have to be the same; sizes may differ by a factor of two."""
 SIZE_FACTOR = 2.0
 BAND = 0.4
@@ -42,7 +42,7 @@ def find_calibration(
     for folder, info, plan in finished_runs(results, target, host):
         theirs, flops = plan.get("speed") or {}, plan["rate"].get("flops_per_token")
         # The run's own earlier result is a measurement, which find_measurement handles.
-        if folder == own or not flops or not _is_alike(theirs, speed):
+        if folder == own or not flops or not _is_comparable(theirs, speed):
             continue
         found += [
             run | {"reached": run["rate"] * flops} for run in measured_run(folder, info, plan, None, speed["gpus"])
@@ -55,8 +55,8 @@ def find_calibration(
     return Calibration(median(reached), min(reached), max(reached), tuple(run["name"] for run in newest))
 
 
-def _is_alike(theirs: Mapping[str, Any], speed: Mapping[str, Any]) -> bool:
+def _is_comparable(theirs: Mapping[str, Any], speed: Mapping[str, Any]) -> bool:
     sizes = theirs.get("parameters"), speed["parameters"]
     if not all(sizes) or not 1 / SIZE_FACTOR <= sizes[0] / sizes[1] <= SIZE_FACTOR:
         return False
-    return all(theirs.get(name) == speed.get(name) for name in ALIKE)
+    return all(theirs.get(name) == speed.get(name) for name in EQUAL_SETTINGS)

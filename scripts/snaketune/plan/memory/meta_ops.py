@@ -243,15 +243,15 @@ def _for_kernel(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 # The names must not contain "flash": transformers would look for the kernel.
-STAND_INS = {"fused": attend_fused, "sdpa": attend_masked}
+SUBSTITUTES = {"fused": attend_fused, "sdpa": attend_masked}
 
 
 def attention_name(attention: str) -> str:
     """Return the name under which transformers finds the substitute for ``attention``; eager needs none."""
-    if attention not in STAND_INS:
+    if attention not in SUBSTITUTES:
         return attention
     name = f"snaketune_planned_{attention}"
-    AttentionInterface.register(name, STAND_INS[attention])
+    AttentionInterface.register(name, SUBSTITUTES[attention])
     return name
 
 

@@ -98,7 +98,7 @@ def ablation_sections(facts: AblationFacts) -> dict[str, Any]:
 def ablation_headline(whole: FailedWhole | WholeEffect) -> str:
     """Return the whole effect in a few words."""
     if "failed" in whole:
-        return "Not both ends could be measured on this machine"
+        return "The two configurations could not both be measured on this machine"
     slow, fast = hours(whole["seconds_slow"]), hours(whole["seconds_fast"])
     return f"All together {times(whole['speed_up'])}: an epoch in {fast} instead of {slow}"
 
@@ -276,7 +276,7 @@ def notes(facts: AblationFacts) -> list[str]:
         if row["factor"] == "compile" and "on" in row:
             first, saved = row["on"]["first_warm_up_seconds"], row["off"]["warm_up_seconds"]
             found.append(
-                f"Compiling took about {hours(max(first - saved, 0.0))} the first time, which is not in the speed-up; "
+                f"Compiling took about {hours(max(first - saved, 0.0))} the first time, which the speed-up leaves out; "
                 "later runs on this machine reuse the compiled layers."
             )
             break

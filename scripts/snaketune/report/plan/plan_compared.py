@@ -13,7 +13,7 @@ from snaketune.report.report_facts import RunPageFacts
 from snaketune.report.text import excerpt
 
 METHOD_NAMES = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}
-VERDICT_NAMES = {"fits": "fits", "tight": "too close to say", "no": "does not fit", "unknown": "unknown"}
+VERDICT_NAMES = {"fits": "fits", "tight": "too close to call", "no": "does not fit", "unknown": "unknown"}
 COST_WORDS = {"given": "given in the configuration"}
 
 

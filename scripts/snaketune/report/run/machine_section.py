@@ -68,7 +68,7 @@ def checkpoint_rows(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     seconds = facts.measured["seconds"]["checkpoint"]
     rows = (
         ("Checkpoints written", units.count(found["checkpoints"])),
-        ("How often", _cadence(every, interval)),
+        ("How often", _checkpoint_interval(every, interval)),
         ("One takes", _time(found["seconds_per_checkpoint"])),
         ("Of the training time", None if percent is None else units.percent(percent / 100)),
         ("In money", compared_dollars(seconds / 3600 * price) if price and seconds is not None else None),
@@ -77,7 +77,7 @@ def checkpoint_rows(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
     return tuple((label, value) for label, value in rows if value and value != units.NOT_MEASURED)
 
 
-def _cadence(every: int | str | None, interval: float | None) -> str | None:
+def _checkpoint_interval(every: int | str | None, interval: float | None) -> str | None:
     about = None if interval is None else f"about every {hours(interval)}"
     if every is None or every == "auto":
         return about and f"{about}, chosen by cost"
@@ -111,9 +111,9 @@ def token_costs(facts: RunPageFacts) -> tuple[Saving, ...]:
         return ()
     places = rows * length
     found = [
-        ("Padding in the rows costs", places - tokens),
-        ("Tokens cut off spare", sizes["tokens_truncated"]),
-        ("Tokens dropped spare", sizes["tokens_dropped"]),
+        ("Cost of padding in the rows", places - tokens),
+        ("Saved by cutting tokens off", sizes["tokens_truncated"]),
+        ("Saved by dropping tokens", sizes["tokens_dropped"]),
     ]
     return tuple(_saving(facts, label, count, places) for label, count in found if count)
 

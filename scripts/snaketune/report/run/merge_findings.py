@@ -14,17 +14,21 @@ from snaketune.report.text import excerpt
 CHECK_ROWS = (
     ("tensors_merged", "Tensors merged", units.count),
     ("adapter_tensors", "Tensors of the adapter", units.count),
-    ("relative_error_fp32", "Error of the sums before rounding, of the worst change", units.significant),
-    ("logits_error", "Error of the sums in the log-probabilities, of what tuning changed", units.significant),
-    ("file_logits_error", "Error of the files in the log-probabilities, of what tuning changed", units.significant),
-    ("change_kept", "Part of the change that the stored weights hold", units.percent),
-    ("score_change", "Mean change of a score by the dtype", units.significant),
+    ("relative_error_fp32", "Largest relative error of the sums before rounding", units.significant),
+    ("logits_error", "Error of the sums in the log-probabilities, relative to the change by tuning", units.significant),
+    (
+        "file_logits_error",
+        "Error of the files in the log-probabilities, relative to the change by tuning",
+        units.significant,
+    ),
+    ("change_kept", "Fraction of the change kept in the stored weights", units.percent),
+    ("score_change", "Mean change of a score due to the dtype", units.significant),
     ("scores_compared", "Answers whose scores were compared", units.count),
     ("pairs_reordered", "Pairs that the merged model ranks the other way round", units.count),
     ("mean_kl", "Mean KL divergence of the next token, adapter and merged (nats)", units.significant),
     ("adapter_loss", "Loss with the adapter (nats per trained token)", units.plain),
     ("merged_loss", "Loss of the merged model (nats per trained token)", units.plain),
-    ("loss_change", "Change of the loss by the dtype (nats per trained token)", units.significant),
+    ("loss_change", "Change of the loss due to the dtype (nats per trained token)", units.significant),
     ("relative_loss_change", "Relative change of the loss", units.significant),
 )
 INTERVALS = {"mean_kl": "mean_kl_interval", "loss_change": "loss_change_interval"}
@@ -56,7 +60,7 @@ def merge_check(facts: RunPageFacts) -> ShownMergeCheck | None:
     known = [row for row in CHECK_ROWS if cast(Mapping[str, Any], check)[row[0]] is not None]
     rows = [(_named(label, facts), _written(check, key, write)) for key, label, write in known]
     if moved := moved_share(check):
-        rows.append(("Numbers in the trained weights that moved", moved))
+        rows.append(("Values in the trained weights that changed", moved))
     if (answers := facts.evaluation["changed_answers"]) and answers["n"]:
         rows.append(("Generated answers that differ in the merged model", changed_answers(answers)))
     return ShownMergeCheck(
@@ -95,7 +99,7 @@ def _written(check: MergeChecked, key: str, write: Callable[[Any], str]) -> str:
 
 
 def moved_share(check: MergeChecked) -> str:
-    """Return how many numbers are stored otherwise than in the base model, empty where the check does not say."""
+    """Return how many stored values differ from the base model, empty where the check does not say."""
     moved, weights = check["moved"], check["weights"]
     return f"{units.share(moved, weights)} of {units.count(weights)}" if moved is not None and weights else ""
 

@@ -37,7 +37,7 @@ def find_too_long(tokens: Path, records: Path, limit: int) -> tuple[TooLong, ...
     longer = np.flatnonzero(store.lengths > limit)
     longest = longer[np.argsort(-store.lengths[longer], kind="stable")][:SHOWN_RECORDS].tolist()
     wanted = {int(store.records[index]): int(store.lengths[index]) for index in longest}
-    return tuple(sorted((_look(*one) for one in _lines(records, wanted)), key=lambda found: -found.tokens))
+    return tuple(sorted((_too_long(*one) for one in _lines(records, wanted)), key=lambda found: -found.tokens))
 
 
 def _lines(records: Path, wanted: dict[int, int]) -> list[tuple[bytes, int]]:
@@ -48,7 +48,7 @@ def _lines(records: Path, wanted: dict[int, int]) -> list[tuple[bytes, int]]:
         return [(line, wanted[number]) for number, line in lines if number in wanted]
 
 
-def _look(line: bytes, tokens: int) -> TooLong:
+def _too_long(line: bytes, tokens: int) -> TooLong:
     record = orjson.loads(line)
     text = " \u2192 ".join(content[:TOO_LONG_CHARACTERS] for _, content in turns_of(record))
     return TooLong(tokens, (record["source"], record["line"]), excerpt(text, TOO_LONG_CHARACTERS))

@@ -29,7 +29,7 @@ HEADLINES = {
     "worse": "Tuning made the model worse on the held-out data",
     "mixed": "Tuning made one measure better and another worse",
     "fewer": "The held-out loss fell, but fewer answers are right",
-    "cut": "Better by its measures, but most answers ran into max_new_tokens",
+    "cut": "Better by its measures, but most answers were cut off at max_new_tokens",
     "loss_only": "The held-out loss fell, but no answer became right",
     "unsure": "The held-out loss fell, but its uncertainty is unknown",
     "slight": "The held-out loss fell, but by less than 1%",
@@ -136,7 +136,7 @@ def cut_part(facts: RunPageFacts) -> str:
         return ""
     tuned = facts.evaluation["tuned"]
     cut, made = measured_count(tuned, "n_cut"), measured_count(tuned, "n_generated")
-    return f"{units.count(cut)} of {units.count(made)} answers ran into max_new_tokens"
+    return f"{units.count(cut)} of {units.count(made)} answers were cut off at max_new_tokens"
 
 
 def fallen_parts(facts: RunPageFacts) -> list[str]:

@@ -42,7 +42,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class UnfinishedRun:
     """All that the page of an unfinished run says."""
 
     run: str
@@ -55,7 +55,7 @@ class Attempt:
     command: str
 
 
-def gather_attempt(found: Mapping[str, Any], private: Path | None, command: str) -> Attempt | None:
+def gather_unfinished_run(found: Mapping[str, Any], private: Path | None, command: str) -> UnfinishedRun | None:
     """Return what is known of a run that is not finished, or None where nothing of it has been tried.
 
     Args:
@@ -69,7 +69,7 @@ def gather_attempt(found: Mapping[str, Any], private: Path | None, command: str)
         return None
     tail = log_tail(Path(stopped.log)) if stopped else ""
     sentences = SENTENCE.findall(tail)
-    return Attempt(
+    return UnfinishedRun(
         run=found["run"],
         id=found["id"],
         stages=stages,

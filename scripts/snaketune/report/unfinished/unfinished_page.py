@@ -14,34 +14,34 @@ from snaketune.report.report_facts import RunPageFacts, nothing_but
 from snaketune.report.run.history import TITLES
 from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt
-from snaketune.report.unfinished.unfinished import Attempt, gather_attempt, identity_of
+from snaketune.report.unfinished.unfinished import UnfinishedRun, gather_unfinished_run, identity_of
 
 NO_SENTENCE = "It left no error message: it was killed, or the machine went down."
 
 
-def render_unfinished(attempt: Attempt) -> str:
+def render_unfinished(unfinished: UnfinishedRun) -> str:
     """Return the page as one self-contained HTML file; equal facts give equal bytes."""
-    facts = _as_facts(attempt)
-    stopped = next((stage for stage in attempt.stages if stage.state == "stopped"), None)
+    facts = _as_facts(unfinished)
+    stopped = next((stage for stage in unfinished.stages if stage.state == "stopped"), None)
     loss = loss_charts.loss_chart(facts)
     others = [chart for chart in (loss_charts.loss_over_tokens(facts), loss_charts.loss_over_time(facts)) if chart]
     choices = [chart.name for chart in (loss, *others) if chart]
     return fill(
         "unfinished.html.j2",
-        name=excerpt(attempt.run, 100).text,
-        run_id=excerpt(attempt.id, 200).text,
-        headline=unfinished_headline(attempt),
-        sentence=excerpt(attempt.error, 2000).text or NO_SENTENCE if stopped else "",
-        figures=unfinished_figures(attempt),
+        name=excerpt(unfinished.run, 100).text,
+        run_id=excerpt(unfinished.id, 200).text,
+        headline=unfinished_headline(unfinished),
+        sentence=excerpt(unfinished.error, 2000).text or NO_SENTENCE if stopped else "",
+        figures=unfinished_figures(unfinished),
         log=stopped.log if stopped else "",
-        tail=excerpt("\n".join(attempt.tail), 8000),
-        stages=[(title(stage.stage), stage.state, stage.log) for stage in attempt.stages],
+        tail=excerpt("\n".join(unfinished.tail), 8000),
+        stages=[(title(stage.stage), stage.state, stage.log) for stage in unfinished.stages],
         loss=loss,
         others=others,
         loss_choices=[(name, loss_charts.BUTTONS[name]) for name in choices],
         loss_logarithmic=loss_charts.can_be_logarithmic(facts),
-        last=last_losses(attempt),
-        command=excerpt(attempt.command, 2000).text,
+        last=last_losses(unfinished),
+        command=excerpt(unfinished.command, 2000).text,
     )
 
 
@@ -50,34 +50,34 @@ def title(stage: str) -> str:
     return TITLES.get(stage) or stage.replace("_", " ").capitalize()
 
 
-def unfinished_headline(attempt: Attempt) -> str:
+def unfinished_headline(unfinished: UnfinishedRun) -> str:
     """Return where the run stopped, in one line."""
-    stopped = next((stage.stage for stage in attempt.stages if stage.state == "stopped"), None)
+    stopped = next((stage.stage for stage in unfinished.stages if stage.state == "stopped"), None)
     if stopped is None:
-        following = next((stage.stage for stage in attempt.stages if stage.state != "done"), None)
+        following = next((stage.stage for stage in unfinished.stages if stage.state != "done"), None)
         return f"Stopped before: {title(following)}" if following else "Stopped"
-    done, wanted = steps_done(attempt), steps_wanted(attempt)
+    done, wanted = steps_done(unfinished), steps_wanted(unfinished)
     if stopped != "train_model":
-        is_trained = any(stage.stage == "train_model" and stage.state == "done" for stage in attempt.stages)
+        is_trained = any(stage.stage == "train_model" and stage.state == "done" for stage in unfinished.stages)
         return f"Stopped in: {title(stopped)}" + ("; training is finished and kept" if is_trained else "")
     if not done:
         return "Training stopped before its first logged step"
     return f"Training stopped at step {units.count(done)}" + (f" of {units.count(wanted)}" if wanted else "")
 
 
-def steps_done(attempt: Attempt) -> int:
+def steps_done(unfinished: UnfinishedRun) -> int:
     """Return the last step that was logged or saved."""
-    return max([*attempt.training.metrics.progress, attempt.training.checkpoint or 0], default=0)
+    return max([*unfinished.training.metrics.progress, unfinished.training.checkpoint or 0], default=0)
 
 
-def steps_wanted(attempt: Attempt) -> int | None:
+def steps_wanted(unfinished: UnfinishedRun) -> int | None:
     """Return the steps of the whole training: as its checkpoints know them, else as planned."""
-    return attempt.training.max_steps or attempt.planned_steps
+    return unfinished.training.max_steps or unfinished.planned_steps
 
 
-def unfinished_figures(attempt: Attempt) -> list[Figure]:
+def unfinished_figures(unfinished: UnfinishedRun) -> list[Figure]:
     """Return the numbers of the band."""
-    state, wanted, done = attempt.training, steps_wanted(attempt), steps_done(attempt)
+    state, wanted, done = unfinished.training, steps_wanted(unfinished), steps_done(unfinished)
     known = state.metrics.progress.get(done)
     loss, held_out = (_last(state.metrics.curves.get(name)) for name in ("loss", "eval_loss"))
     saved = "from the beginning" if state.checkpoint is None else f"step {units.count(state.checkpoint)}"
@@ -93,9 +93,9 @@ def unfinished_figures(attempt: Attempt) -> list[Figure]:
     return found
 
 
-def last_losses(attempt: Attempt, rows: int = 5) -> list[tuple[str, str]]:
+def last_losses(unfinished: UnfinishedRun, rows: int = 5) -> list[tuple[str, str]]:
     """Return the last training losses as text, the newest last."""
-    curve = attempt.training.metrics.curves.get("loss", Curve())
+    curve = unfinished.training.metrics.curves.get("loss", Curve())
     return [(units.count(step), units.plain(value)) for step, value in curve.points[-rows:]]
 
 
@@ -103,12 +103,12 @@ def _last(curve: Curve | None) -> float | None:
     return curve.points[-1][1] if curve and curve.points else None
 
 
-def _as_facts(attempt: Attempt) -> RunPageFacts:
+def _as_facts(unfinished: UnfinishedRun) -> RunPageFacts:
     """Return the facts that the charts draw; all others are empty."""
-    metrics = attempt.training.metrics
+    metrics = unfinished.training.metrics
     return nothing_but(
-        attempt.run,
-        attempt.id,
+        unfinished.run,
+        unfinished.id,
         curves=metrics.curves,
         progress=metrics.progress,
         rates=metrics.rates,
@@ -119,7 +119,7 @@ def write_page(found: dict[str, Any], work: str, command: str, name: str) -> Non
     """Write the page of one unfinished run into its folder and say so.
 
     Args:
-        found: where its stages' results and logs are, see :func:`gather_attempt`.
+        found: where its stages' results and logs are, see :func:`gather_unfinished_run`.
         work: the folder of resumable state.
         command: what to type to go on.
         name: of the page.
@@ -129,10 +129,10 @@ def write_page(found: dict[str, Any], work: str, command: str, name: str) -> Non
     except (SnaketuneError, ImportError) as error:
         print(f"{found['run']}: the state of its training is not known here: {error}", flush=True)
         identity = None
-    attempt = gather_attempt(found, Path(work) / "runs" / identity if identity else None, command)
-    if attempt is None:
+    unfinished = gather_unfinished_run(found, Path(work) / "runs" / identity if identity else None, command)
+    if unfinished is None:
         print(f"{found['run']}: not started yet.", flush=True)
         return
     page = Path(found["folder"]) / name
-    write_bytes(page, render_unfinished(attempt).encode())
-    print(f"{found['run']}: {unfinished_headline(attempt)}. {page}", flush=True)
+    write_bytes(page, render_unfinished(unfinished).encode())
+    print(f"{found['run']}: {unfinished_headline(unfinished)}. {page}", flush=True)

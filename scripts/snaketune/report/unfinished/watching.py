@@ -47,11 +47,11 @@ def find_trainings(work: Path, now: float) -> list[Watched]:
         work: the folder of resumable state.
         now: seconds since the epoch.
     """
-    found = (_look(folder, now) for folder in work.glob("runs/*/"))
+    found = (_watched(folder, now) for folder in work.glob("runs/*/"))
     return sorted((training for training in found if training), key=lambda training: training.name)
 
 
-def _look(folder: Path, now: float) -> Watched | None:
+def _watched(folder: Path, now: float) -> Watched | None:
     metrics, arguments = folder / "metrics.jsonl", _arguments_of_holder(folder / "lock")
     logged = metrics.stat().st_mtime if metrics.is_file() else 0.0
     if arguments is None and now - logged > FRESH_SECONDS:

@@ -16,7 +16,7 @@ from typing import Any
 import torch.distributed as dist
 
 # Checks within one patience.
-LOOKS = 20
+CHECKS_PER_WAIT = 20
 
 
 class Attendance:
@@ -59,7 +59,7 @@ class Attendance:
         self._stopped.set()
         self._thread.join()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Publish the progress of this process; end it after too long a wait, and the launcher ends the rest."""
         self._publish()
         waited = self._clock() - self._since
@@ -79,9 +79,9 @@ class Attendance:
         self._store.set(_key(self._rank), str(self._count))
 
     def _watch(self) -> None:
-        while not self._stopped.wait(self._patience / LOOKS):
+        while not self._stopped.wait(self._patience / CHECKS_PER_WAIT):
             try:
-                self.look()
+                self.check()
             except (dist.DistError, RuntimeError):
                 return  # the process with the store has ended, which the launcher sees, and ends this one
 
@@ -96,7 +96,7 @@ def absence(rank: int, size: int, missing: Sequence[int], seconds: float) -> str
     again = "run the same command to resume from the last checkpoint."
     if not missing:
         return (
-            f"{after} with all other processes present, but their data does not arrive: the connection between the "
+            f"{after} with all other processes present, but their data do not arrive: the connection between the "
             f"GPUs or nodes has failed (NCCL_DEBUG=INFO shows where); {again}"
         )
     who = f"process{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"

@@ -29,17 +29,17 @@ def noted(what: str, ask: Callable[[], T], seconds: float | None = None) -> T | 
     answers: list[T] = []
     errors: list[Exception] = []
 
-    def look() -> None:
+    def ask_now() -> None:
         try:
             answers.append(ask())
         except Exception as error:
             errors.append(error)
 
     if seconds is None:
-        look()
+        ask_now()
     else:
         # A process that waits for a dead disk cannot be killed either: nothing is waited for but the clock.
-        thread = threading.Thread(target=look, daemon=True)
+        thread = threading.Thread(target=ask_now, daemon=True)
         thread.start()
         thread.join(seconds)
     if answers:

@@ -22,7 +22,7 @@ def _of_variants(job_table: JobTable) -> Iterator[str]:
     for variant in job_table.in_use()[0]:
         stage, id = variant.split("/")
         if stage in stage_names("data", "model"):
-            for job in (None, *(share.rule for share in STAGE_BY_NAME[stage].shares)):
+            for job in (None, *(shard.rule for shard in STAGE_BY_NAME[stage].shard_rules)):
                 yield job_table.variant_spec(stage, id, job)
 
 

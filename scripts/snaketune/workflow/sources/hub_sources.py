@@ -93,7 +93,7 @@ class HubSources:
             )
         place = f"{key}: {url}"
         with in_one_sentence(url, ConfigError):
-            return _look(url, place, split, config)
+            return _found_files(url, place, split, config)
 
     def _problem(self) -> str:
         """Return why the hub cannot be asked, or an empty string."""
@@ -104,7 +104,7 @@ class HubSources:
         return f"the hub {endpoint} cannot be reached ({problem})" if problem else ""
 
 
-def _look(url: str, place: str, split: str | None, config: str | None) -> dict[str, Any]:
+def _found_files(url: str, place: str, split: str | None, config: str | None) -> dict[str, Any]:
     from huggingface_hub import HfApi
 
     address = HubAddress.of(url)

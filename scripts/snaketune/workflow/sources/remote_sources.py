@@ -66,7 +66,7 @@ class RemoteSources:
         require_storage_package(f"{key}: {pattern}")
         try:
             self._client = self._client or self._connect()
-            found = _look(self._client, pattern)
+            found = _matching_objects(self._client, pattern)
             found = found if found and not split else self._in_folder(pattern, key, split)
         except (ConfigError, DataError) as error:
             raise ConfigError(f"{key}: {error}") from None
@@ -90,7 +90,7 @@ class RemoteSources:
         return [inside[name] for name in chosen]
 
 
-def _look(client: Any, pattern: str) -> list[StoredObject]:
+def _matching_objects(client: Any, pattern: str) -> list[StoredObject]:
     """Return the objects behind an address or a pattern, nothing if it is a folder.
 
     Raises:
