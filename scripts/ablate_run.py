@@ -1,4 +1,4 @@
-"""Ablate a run: each optimisation of the guides off and on, and all together, measured on this machine.
+"""Ablate a run: measure each optimisation of the guides off and on, and all together, on this machine.
 
 Arguments:
     settings: operational settings: scratch and loading of rows.

@@ -1,4 +1,4 @@
-"""Put runs side by side: one self-contained HTML page from the fact files of the runs named in the spec.
+"""Compare runs: one self-contained HTML page from the fact files of the runs named in the spec.
 
 Arguments:
     output: HTML page to write.

@@ -1,4 +1,4 @@
-"""Dedupe records: keep the first of equal and of nearly equal ones and list every other with the one that stays.
+"""Deduplicate records: keep the first of equal or nearly equal ones, and list each removed one with the one kept.
 
 Arguments:
     settings: operational settings: scratch, threads, work.
@@ -15,7 +15,7 @@ from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
-    """Plan which records go, write the plan as a table, then carry the table out."""
+    """Plan the removals, write them as a table, then apply it."""
     names = ("settings", "records", "removed", "kept", "duplicates", "manifest")
     arguments = parse_arguments(__doc__, *names, several=("keys", "sketches"), facts=("manifest",))
     from snaketune.data.similarity.removal import DedupeJob, dedupe

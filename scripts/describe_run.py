@@ -1,4 +1,4 @@
-"""Describe a run: its resolved configuration, the digests of all that it was made from, and one fingerprint.
+"""Describe a run: its resolved configuration, the digests of all its inputs, and one fingerprint.
 
 Arguments:
     resolved: resolved configuration with origins.
@@ -19,7 +19,7 @@ from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
-    """Write run.json from the fact files and the resolved configuration, and history.json from what went before."""
+    """Write run.json from facts and resolved configuration, and history.json from times and the previous run."""
     names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter", "settings", "info", "history")
     arguments = parse_arguments(__doc__, *names, "output", optional=("merged",), facts=("history", "output"))
     from snaketune.report.run.history import DescriptionJob, describe_run

@@ -1,4 +1,4 @@
-"""Key a shard: the keys of one share of the records, by which `dedupe_records` finds equal ones.
+"""Key a shard: compute the keys of a part of the records, by which `dedupe_records` finds equal ones.
 
 Arguments:
     settings: operational settings: scratch, threads, work.

@@ -1,4 +1,4 @@
-"""Merge an adapter, or several, into the base model, have the result proven, and publish it or say why not.
+"""Merge an adapter, or several, into the base model, verify the result, and publish it or record why not.
 
 Arguments:
     model: base model: its manifest or folder.

@@ -1,4 +1,4 @@
-"""Prepare the base model: fetch it, link it or train a tiny one, check its weights and write what it is.
+"""Prepare the base model: fetch it, link it or train a tiny one, check its weights and describe it.
 
 Arguments:
     output: folder of the model to write.

@@ -1,4 +1,4 @@
-"""Prepare the tokenizer of the base model: all that data are prepared with, without a byte of the weights.
+"""Prepare the tokenizer of the base model: all that data preparation needs, without any weights.
 
 Arguments:
     output: folder of the tokenizer to write.

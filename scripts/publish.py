@@ -1,4 +1,4 @@
-"""Publish runs: upload what changed of their folders to the hub or to object storage, checked and in a safe order.
+"""Publish runs: upload the changed files of their folders to the hub or object storage, verified, in a safe order.
 
 Arguments:
     settings: operational settings: scratch, threads, work.

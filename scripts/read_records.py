@@ -1,4 +1,4 @@
-"""Read records: validate every line of the sources and set aside, with its reason, what is not a record.
+"""Read records: validate every line of the sources, and quarantine with the reason what is not a record.
 
 Arguments:
     settings: operational settings: scratch, threads, work.

@@ -1,4 +1,4 @@
-"""Read a shard: convert one share of the sources' lines, for `read_records` to put together.
+"""Read a shard: convert a part of the sources' lines, for `read_records` to combine.
 
 Arguments:
     settings: operational settings: scratch, threads, work.

@@ -4,7 +4,7 @@ from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
-    """Look at each run of the spec; nothing is trained."""
+    """Write a page or a line for each run of the spec; nothing is trained."""
     arguments = parse_arguments(__doc__)
     from snaketune.report.unfinished.unfinished_page import write_page
     from snaketune.workflow.results.finished import UNFINISHED, is_finished

@@ -1,4 +1,4 @@
-"""Serve a merged model to programs that speak OpenAI's protocol, with vLLM or `transformers serve`."""
+"""Serve a merged model to clients of the OpenAI API, with vLLM or `transformers serve`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from snaketune.core import cli
 
 
 def main() -> None:
-    """Find the model and the server, and become it."""
+    """Find the model and the server, and replace this process by the server."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=str, help="the run; not needed where only one has a merged model")
     parser.add_argument("--results", type=Path, default=Path("results"), help="paths.results of the configuration")

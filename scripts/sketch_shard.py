@@ -1,4 +1,4 @@
-"""Sketch a shard: what near-duplicates are found by, of one share of the records, for `dedupe_records`.
+"""Sketch a shard: compute the sketches of a part of the records, by which `dedupe_records` finds near-duplicates.
 
 Arguments:
     settings: operational settings: scratch, threads, work.

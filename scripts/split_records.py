@@ -1,4 +1,4 @@
-"""Split records: hold out a fraction of the prompts and train on nothing that gives them or an evaluation away.
+"""Split records: hold out a fraction of the prompts, and drop training records that leak them or an evaluation.
 
 Arguments:
     settings: operational settings: scratch, threads, work.
@@ -13,7 +13,7 @@ from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
-    """Plan the sides, copy every line to its own, and look at both again."""
+    """Plan the split, copy every line to its side, and check both sides."""
     arguments = parse_arguments(
         __doc__, "settings", "records", "train", "eval", "leaks", "manifest", facts=("manifest",)
     )

@@ -1,4 +1,4 @@
-"""Tokenise a shard: one share of the records of both splits, for `tokenize_records` to put together.
+"""Tokenise a shard: a part of the records of both splits, for `tokenize_records` to combine.
 
 Arguments:
     settings: operational settings: scratch, threads, work.

@@ -6,7 +6,7 @@ Arguments:
     plan: plan.json, whose limits are refused.
     rows: manifest of the packed rows.
     model: manifest of the base model.
-    start: manifest of the adapter to go on from.
+    start: manifest of the adapter to continue from.
     rewards: merge.json of each reward model, in the order of train.grpo.rewards.
     work: folder of resumable state.
     adapter: folder of the adapter to write.

@@ -1,4 +1,4 @@
-"""Watch trainings in a terminal: step, loss, rate and when each will end, until Ctrl-C."""
+"""Watch running trainings: step, loss, throughput and expected end of each, until Ctrl-C."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ CLEAR = "\x1b[H\x1b[J"
 
 
 def main() -> None:
-    """Read the metrics of running trainings again and again and show them."""
+    """Show the metrics of running trainings, updated at each interval."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work"), help="folder of resumable state")
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between updates")

@@ -84,7 +84,7 @@ def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Cloc
     Raises:
         TrainingError: if the adapter does not fit the model or a model's likelihood is not a number.
         DataError: if an external evaluation file cannot be used.
-        ConfigError: if the model cannot be asked what the settings ask, or a task of the harness fails.
+        ConfigError: if the model does not support what the settings request, or a task of the harness fails.
     """
     if is_reward_model(inputs.adapter):
         found = evaluate_scores(inputs, settings.model)

@@ -82,7 +82,7 @@ def write_generations(path: str | Path, evaluation: EvaluationResult) -> None:
 def write_documents(path: str | Path, evaluation: EvaluationResult) -> None:
     """Write one JSON line per packed document: record, loss-bearing tokens and the models' summed losses in nats.
 
-    The line of the rejected answer of a pair says so and follows that of the chosen one. Of a reward model the lines
+    The line of the rejected answer of a pair says so and follows that of the chosen one. For a reward model the lines
     have scores instead of losses.
     """
     with writing(path) as file:

@@ -174,7 +174,7 @@ def _facts(found: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _histogram(scores: np.ndarray) -> dict[str, Any]:
-    """Return how the scores of chosen and rejected answers are distributed: the edges of the bins, and counts."""
+    """Return the distribution of the scores of chosen and rejected answers: the edges of the bins, and counts."""
     if not len(scores):
         return {"edges": [], "chosen": [], "rejected": []}
     edges = np.histogram_bin_edges(scores, BINS)

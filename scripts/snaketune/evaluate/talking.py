@@ -36,7 +36,7 @@ class ModelPlaces:
         base: folder of the base model and its tokenizer.
         adapter: folder of what training published.
         merged: folder of the merged model; None talks to the adapter.
-        tokens: folder of the tokenised records, with the template that was trained with.
+        tokens: folder of the tokenised records, with the template used in training.
     """
 
     base: Path
@@ -179,7 +179,7 @@ class _Turns:
 
 
 class _Streamer(BaseStreamer):
-    """Receives each token as it is generated, shows the text and hands over to the other model."""
+    """Receives each generated token, shows the text and yields to the other model."""
 
     def __init__(
         self,
@@ -209,4 +209,4 @@ class _Streamer(BaseStreamer):
         self._turns.wait(self._number, self._speaker.take_the_floor)
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no text is buffered."""

@@ -52,10 +52,10 @@ def check_origin(model: str | Path, adapter: str | Path) -> None:
 
     Args:
         model: manifest of the base model, or its folder.
-        adapter: manifest of the adapter, or its folder. A folder tells nothing and passes.
+        adapter: manifest of the adapter, or its folder. A folder has no digests and passes.
 
     Raises:
-        TrainingError: if the weights are others.
+        TrainingError: if the weights differ.
     """
     if not all(str(path).endswith(".json") for path in (model, adapter)):
         return

@@ -134,7 +134,7 @@ def write_merged(model: Path, adapter: LoadedAdapter, folder: Path, settings: Me
 
 
 def _refuse_unknown_modules(model: Path, adapter: LoadedAdapter, unknown: list[str], trust: bool) -> None:
-    """Raise a TrainingError unless the model has all modules, its checkpoint merely calling them otherwise."""
+    """Raise a TrainingError unless the model has all modules, under whatever names its checkpoint has them."""
     config = read_configuration(model, trust)
     with torch.device("meta"):
         known = {name for name, _ in auto_class(config).from_config(config, trust_remote_code=trust).named_modules()}

@@ -25,10 +25,10 @@ TRY_AGAIN = "try again"
 
 
 def attempt(merge: Callable[[], dict[str, Any]], output: Path, facts: Path) -> None:
-    """Merge, and write the fact file in either case; after a refusal there is no folder ``output``.
+    """Merge, and write the fact file in any case; after a refusal there is no folder ``output``.
 
     Args:
-        merge: makes the folder and returns what is known of it, or raises.
+        merge: makes the folder and returns its facts, or raises.
         output: the folder of the merged model.
         facts: the file to write: a manifest with ``files``, and ``refused`` where there are none.
     """

@@ -1,4 +1,4 @@
-"""A cache of facts derived from a model configuration, which planning needs many times, and again for each plan.
+"""A cache of facts derived from a model configuration, which each plan needs many times.
 
 It lives as long as the process, and for a prepared model also in a file, so that the next plan of the same model needs
 neither torch nor transformers.
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class KeptAnswers:
-    """Cached facts of one prepared model in a JSON file; facts of another identity are dropped when it is written.
+    """Cached facts of one prepared model in a JSON file; writing it drops the facts of other identities.
 
     Args:
         path: the file.

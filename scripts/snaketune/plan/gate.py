@@ -118,7 +118,7 @@ def _least(plan: Plan) -> str:
 
 
 def _check_disk(plan: Plan) -> _Found:
-    """Stop a run that the disk is too small for; a plan without weights never trains here, so that one is told."""
+    """Stop a run that the disk is too small for; for a plan without weights, which never trains here, it is a note."""
     disk = plan["disk"]
     if disk["to_write"] <= disk["free"]:
         return _Found()

@@ -1,6 +1,6 @@
 """The content of plan.json: the expectations for a run before it starts, each number with unit and origin.
 
-Volatile is what depends on the clock, on this machine or on earlier runs, so that the plan is part of no identity.
+It depends on the clock, on this machine and on earlier runs, so the plan is part of no identity.
 """
 
 from collections.abc import Mapping

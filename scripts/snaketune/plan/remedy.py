@@ -40,8 +40,8 @@ def find_remedy(
 ) -> Remedy | None:
     """Return what to change so that a run fits its device's memory; None if it fits or is unknown.
 
-    The one setting that costs least comes first; where none is enough alone, the lightest method and recomputation
-    that fit together.
+    The single setting that costs least comes first; if none suffices alone, the lightest method and recomputation that
+    fit together.
 
     Args:
         work, target: the run and its device.

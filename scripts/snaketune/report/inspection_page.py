@@ -1,4 +1,4 @@
-"""The page of `inspect` and what it says in the terminal: pure functions of its facts."""
+"""The page of `inspect` and its output in the terminal: pure functions of its facts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,7 +53,7 @@ def model_line(model: InspectionFacts) -> str:
 
 
 def source_lines(source: InspectionFacts, model: InspectionFacts) -> list[str]:
-    """Return what is to be said about one source, a line for each fact."""
+    """Return the lines about one source, one for each fact."""
     if source["error"]:
         return []
     beginning = f"The beginning of {units.count(source['bytes'])} bytes was read."

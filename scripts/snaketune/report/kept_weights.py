@@ -5,12 +5,12 @@ from snaketune.report.report_facts import RunPageFacts
 
 
 def kept_step(facts: RunPageFacts) -> int | None:
-    """Return the step whose weights were kept; None where nothing but the last step was asked for."""
+    """Return the step whose weights were kept; None if only the last step was requested."""
     return facts.adapter["best"]["kept_step"]
 
 
 def what_was_kept(facts: RunPageFacts) -> str:
-    """Return one sentence on the kept checkpoint and an early stop; nothing where neither was asked for."""
+    """Return one sentence on the kept checkpoint and an early stop; nothing if neither was requested."""
     kept, steps = kept_step(facts), facts.adapter["steps"]
     if kept is None:
         return ""

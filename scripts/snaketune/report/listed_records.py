@@ -28,7 +28,7 @@ class QuarantinedLine:
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """A removed record and the earlier one that stayed, by source number and line."""
+    """A removed record and the earlier one that was kept, by source number and line."""
 
     removed: tuple[int, int]
     kept: tuple[int, int]

@@ -43,7 +43,7 @@ OPTIONAL = ("merged", "plan", "info", "timing", "history")
 
 @dataclass(frozen=True, slots=True)
 class RunPageFacts:
-    """Everything the report may say: the fact files as read; ``merged`` is None without a merge."""
+    """All inputs of the report: the fact files as read; ``merged`` is None without a merge."""
 
     run: RunIdentity
     reading: Reading
@@ -128,7 +128,7 @@ def nothing_but(
 
 
 def _changed(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return the names of the files that somebody edited or damaged since; every one is read in full."""
+    """Return the names of the files that were edited or damaged since; each is read in full."""
     given = set(paths)
     folders = dict.fromkeys(path.parent for path in paths)
     outputs = (output for folder in folders for output in changed_outputs(folder, verify=True))
@@ -136,7 +136,7 @@ def _changed(paths: Iterable[Path]) -> tuple[str, ...]:
 
 
 def _too_long(given: Mapping[str, Path], rightsize: Rightsize) -> tuple[TooLong, ...]:
-    """Return examples of what is longer than the maximum length; nothing is opened when nothing is."""
+    """Return examples of documents longer than the maximum length; without any, no file is opened."""
     limit = rightsize["max_length"]
     if limit is None or not (rightsize["dropped"] or rightsize["truncated"]):
         return ()

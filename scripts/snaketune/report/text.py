@@ -1,6 +1,6 @@
 """Text from the data, made safe to look at: shortened with a note, and with nothing invisible in it.
 
-Escaping for HTML is the template's work (autoescape); here is what escaping cannot do.
+Escaping for HTML is the template's work (autoescape); this module does what escaping cannot.
 """
 
 import re

@@ -23,7 +23,7 @@ def _plural(noun: str, value: int) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """Return a fraction as per cent with one decimal; what is not all never reads 100.0%, nor what is some 0.0%."""
+    """Return a fraction as per cent with one decimal; a part never reads 100.0%, and a non-zero part never 0.0%."""
     if fraction is None:
         return NOT_MEASURED
     if 0 < fraction < 0.0005:

@@ -80,7 +80,7 @@ def training_arguments(
 
 
 def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """Keep one process to one GPU, however many it sees.
+    """Restrict a process to one GPU, however many it sees.
 
     transformers would wrap the model in ``nn.DataParallel``, which changes the batch size and scatters the document
     boundaries over the GPUs as if they were rows.

@@ -44,7 +44,7 @@ def has_usable_card() -> bool:
 
     Raises:
         ConfigError: if there is one and torch cannot use it: a driver that is too old, a build without CUDA or without
-            kernels for this generation. Training on the CPU instead would take days and say nothing.
+            kernels for this generation. Falling back to the CPU would take days without a message.
     """
     if not torch.cuda.is_available():
         if reason := _why_unusable():
@@ -136,7 +136,7 @@ def is_sharded(cfg: TrainingSlice) -> bool:
     """Tell whether each process holds a shard of the weights, so that none ever has the whole model.
 
     Args:
-        cfg: the ``train`` and ``model`` sections; quantised weights cannot be shared out from memory.
+        cfg: the ``train`` and ``model`` sections; quantised weights cannot be sharded from memory.
     """
     shares = cfg["train"]["strategy"] in ("fsdp", "deepspeed_zero3")
     return shares and cfg["model"].get("quantization", "none") == "none"

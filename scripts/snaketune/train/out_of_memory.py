@@ -39,7 +39,7 @@ class MemoryExhaustedError(TrainingError):
 
 @contextmanager
 def explaining_out_of_memory(explain: Callable[[], str]) -> Iterator[None]:
-    """Turn running out of memory into one sentence, made by ``explain``.
+    """Turn an out-of-memory error into one sentence, made by ``explain``.
 
     Raises:
         MemoryExhaustedError: if memory runs out in the block.

@@ -31,7 +31,7 @@ COMPILED = "_orig_mod."
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What an error message says of a step: number, learning rate and its row numbers in the packed file."""
+    """The facts of a step for error messages: number, learning rate and its row numbers in the packed file."""
 
     step: int
     learning_rate: float

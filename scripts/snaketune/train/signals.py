@@ -93,12 +93,12 @@ class StopRequest(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint and for the end."""
+        """Request a checkpoint and the end of training."""
         if self.agreed():
             control.should_save = control.should_training_stop = True
 
     def explain(self, step: int, max_steps: int, work: Path) -> TrainingError:
-        """Return the sentence that ends a training which was asked to stop at ``step``."""
+        """Return the message of a training that was asked to stop at ``step``."""
         kind = OutOfTime if self.reason == OUT_OF_TIME else TrainingError
         return kind(
             f"{self.reason}: step {step} of {max_steps} is saved in {work / f'checkpoint-{step}'}, nothing is "

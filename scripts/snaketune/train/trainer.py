@@ -48,7 +48,7 @@ class PackedTrainer(Trainer):
 
     Attributes:
         counter: tokens seen so far.
-        times: wall time by what it was spent on.
+        times: wall time by activity.
         guard: checks losses and gradient norms for non-finite values.
         evaluation_is_due: whether an evaluation was postponed because training was asked to stop.
         best: the best checkpoint so far.
@@ -83,8 +83,7 @@ class PackedTrainer(Trainer):
     def train(self, *args, **kwargs):
         """Train with the objects that exist now, the model's, exempt from Python's garbage collection.
 
-        They are handed back to the collector however training ends: what a failed training leaves behind would
-        otherwise keep its GPU memory.
+        They are returned to the collector however training ends: a failed training would otherwise keep its GPU memory.
         """
         # A full collection walks every object of torch and transformers, hundreds of thousands of them, in the middle
         # of a step. Frozen objects are left out; what training itself creates is still collected.
@@ -410,7 +409,7 @@ class PackedTrainer(Trainer):
 
 
 def _write_no_card(output_dir: str) -> None:
-    """Stand for PEFT's own method."""
+    """Replace PEFT's own method."""
 
 
 class RestoreInterval(TrainerCallback):

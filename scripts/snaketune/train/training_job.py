@@ -38,7 +38,7 @@ SESSION = "session.json"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What a training is given, by the names of the flags of ``train_model.py``, where each has its sentence."""
+    """The inputs of a training, named like the flags of ``train_model.py``, which documents them."""
 
     spec: str
     code: str

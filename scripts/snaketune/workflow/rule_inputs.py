@@ -103,7 +103,7 @@ class RuleInputs:
         return self._barriers_of(self._table.runs_before(wildcards.id, wildcards.get("run"), merging=False))
 
     def earlier_of_evaluation(self, wildcards: Any) -> InputFiles:
-        """Those of a run's training and of the reward model that judges its answers."""
+        """Return the barriers of a run's training and of the reward model that judges its answers."""
         judging = self._barriers_of(self._table.runs_judging(wildcards.run))
         return list(dict.fromkeys([*self.earlier(wildcards), *judging]))
 
@@ -217,7 +217,7 @@ class RuleInputs:
         return self._check_now(lambda preflight: preflight.check_evaluation_files(wildcards.run, config))
 
     def _check_now(self, check: Callable[[Preflight], None]) -> list[str]:
-        """Check, while jobs are planned, also with `-n`, what they would otherwise only notice when they run."""
+        """Check, while jobs are planned (also with `-n`), what jobs would otherwise only notice when they run."""
 
         def run_check() -> None:
             check(self._preflight())

@@ -211,13 +211,13 @@ class Session:
         self.note_jobs()
 
     def _outcomes(self) -> dict[str, bool]:
-        """Tell of each run whether it is finished, where that was asked for."""
+        """Return for each requested run whether it is finished."""
         if not {"train"} >= self.snakemake.targets:
             return {}
         return {run: is_finished(run_status.files_of(self.job_table, run)) for run in self.job_table.runs}
 
     def _name_results(self) -> None:
-        """After success, print what the command has built or found: what a new user looks for first."""
+        """After success, print what the command has built or found."""
         handler = self.snakemake.log_handler(LogHandler)
         if not self._has_succeeded():
             return
@@ -236,7 +236,7 @@ class Session:
             print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _has_succeeded(self) -> bool:
-        """Tell whether all that was asked for is there, made now or before."""
+        """Tell whether all requested results exist, made now or before."""
         handler = self.snakemake.log_handler(LogHandler)
         return self.snakemake.is_run_for_real and (self._ended_well or bool(handler and handler.is_idle))
 

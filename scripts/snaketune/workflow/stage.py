@@ -1,4 +1,4 @@
-"""What a row of the table of stages says; ``stage_table`` has the rows."""
+"""The form of a row in the table of stages; ``stage_table`` has the rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Stage:
     need: ResourceNeed | None = None
 
     def is_made(self, file: str, merges: bool) -> bool:
-        """Tell whether a run that merges, or does not, has this result."""
+        """Tell whether a run has this result, depending on whether it merges."""
         return merges or not (self.is_after_merge or file.startswith("merged"))
 
     def groups(self) -> list[tuple[str, ...]]:

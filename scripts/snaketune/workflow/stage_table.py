@@ -1,4 +1,4 @@
-"""The one table of stages: a row for each, read by whatever treats stages alike.
+"""The table of stages: a row for each, read by all code that treats stages alike.
 
 Ids and slices, paths of results, `--until`, the terminal's lines, the history in the report, records of what jobs wrote
 and requests to a cluster all come from here, so that a stage is added with a row, a rule and a script. The table is

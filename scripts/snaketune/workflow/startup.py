@@ -1,4 +1,4 @@
-"""A workflow starts and ends: checks, cleaning, and a record of what it uses."""
+"""Start and end of a workflow: checks, cleaning, and a record of what it uses."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class WorkflowFolders:
         keep_trainings(self._runs)
 
     def drop_shard_files(self) -> None:
-        """Remove what a killed workflow left of shards, once everything that reads them is finished."""
+        """Remove shard files that a killed workflow left, once everything that reads them is finished."""
         drop_shard_files(self.folders)
 
     def tidy(self) -> None:

@@ -63,7 +63,7 @@ def check_folder(path: str, key: str) -> None:
 
 
 def check_own_folders() -> None:
-    """Refuse something else where the workflow, or Snakemake, has a folder of its own in the current one.
+    """Refuse anything but a folder where the workflow, or Snakemake, has a folder of its own.
 
     Raises:
         ConfigError: naming what is in the way.
@@ -108,7 +108,7 @@ def unwritable_notes(folder: str | Path, key: str) -> list[str]:
 
 
 def try_folder(path: str, key: str) -> list[str]:
-    """Write to a folder as a workflow does, and return notes on what its disk lacks.
+    """Write to a folder as a workflow does, and return notes on features that its disk lacks.
 
     Raises:
         ConfigError: if nothing can be written there.

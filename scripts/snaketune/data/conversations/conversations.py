@@ -1,8 +1,8 @@
 """Turns of a conversation, however they are written, checked and in one shape.
 
 A canonical turn has ``role`` and ``content``, and where the raw one has them ``reasoning_content``, ``weight`` (0: not
-trained), ``tool_calls``, ``tool_call_id`` and a tool's ``name``. Texts are copied verbatim. Keys that
-nothing is made of are noted, with what they hold.
+trained), ``tool_calls``, ``tool_call_id`` and a tool's ``name``. Texts are copied verbatim. Unused keys are reported
+with their values.
 """
 
 from collections.abc import Callable, Collection
@@ -46,16 +46,16 @@ TEMPLATE_KEYS = ("name", "tool_plan")
 
 
 def nothing_noted(place: str, value: Any) -> None:
-    """Note nothing."""
+    """Ignore unused keys."""
 
 
 class TurnReader:
     """Reads the turns of one source.
 
     Args:
-        roles: the names of roles beside the usual ones.
+        roles: names of roles, in addition to the usual ones.
         kept: keys of a turn that are kept for the chat template.
-        note: called with the place of each key that nothing is made of, such as ``messages[].id``, and its value.
+        note: called with the path of each unused key, such as ``messages[].id``, and its value.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Conversations that are written as one text in the markup of some chat template, taken apart into turns again.
+"""Conversations that are written as one text in the markup of some chat template, parsed back into turns.
 
-A text is taken apart only where all of it is turns of one markup; what stands between the marks is kept as it is, but
-for the line ends and spaces that the markup itself puts there.
+A text is parsed only if all of it is turns of one markup. What is between the marks is kept, except for the line ends
+and spaces that the markup itself adds.
 """
 
 import re

@@ -61,10 +61,10 @@ class RecordReader:
         self.accounts: dict[int, LineCounts] = {}
 
     def read(self, sources: list[tuple[NamedSource, Path]], threads: int, parts: Sequence[str | Path] = ()) -> None:
-        """Read all lines of all sources, each with the place where it lies, in bounded memory.
+        """Read all lines of all sources, each from its path, in bounded memory.
 
         Args:
-            sources: each source with its place.
+            sources: each source with the path to read.
             threads: the most processes that read.
             parts: what shards have read already.
 
@@ -92,8 +92,8 @@ class RecordReader:
             The account of what was read, and whether that is all of the source.
 
         Raises:
-            ConfigError, DataError: if it cannot be read, has no known shape, or lacks a column of ``data.columns``. Of
-                one that goes on, columns that not every record has to have may come later.
+            ConfigError, DataError: if it cannot be read, has no known shape, or lacks a column of ``data.columns``. If
+                the source continues, optional columns may still come later.
         """
         blocks, size, is_all = self.blocks([(source, place)], False), 0, True
         for block in blocks:

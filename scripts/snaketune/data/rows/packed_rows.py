@@ -34,7 +34,7 @@ class PackedDocument:
 def packed_schema(row_length: int, has_labels: bool = False, has_margins: bool = False) -> pa.Schema:
     """Return the Arrow schema of packed rows of ``row_length`` tokens.
 
-    With labels each document is marked as rejected or not; with margins each pair has one.
+    With labels each document is marked as rejected or not; with margins each pair has a margin.
     """
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
     labels = [("rejected", pa.list_(pa.bool_()))] if has_labels else []

@@ -1,7 +1,8 @@
 """`removed.arrow`, the table of removed records, and its application to the raw lines.
 
 Columns: `source` and `line` of each removed record, `kept_source` and `kept_line` of its representative, `similarity`
-(1.0 for the same text) and `kind` (`exact`, `near`, or the word of another engine). The order of rows does not matter.
+(1.0 for the same text) and `kind` (`exact`, `near`, or another engine's name for it). The order of rows does not
+matter.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The index of a large uncompressed file of lines: where parts of it begin, so that a shard reads its own bytes alone.
+"""The index of a large uncompressed file of lines: where chunks begin, so that a shard reads only its own bytes.
 
 The blocks of all chunks, one after the other, are those of a reading of the whole file. A chunk has a digest of its
 own, because a shard that does not read the file from its beginning to its end cannot verify that of the file.

@@ -228,7 +228,7 @@ def _check_rendering(
 
 
 def _cut_at_answer(ids: np.ndarray, mask: np.ndarray, theirs: Sequence[int]) -> bool:
-    """Return whether ids differ from ``theirs`` only where prompt and answer of a single answer were encoded apart."""
+    """Return whether ids differ from ``theirs`` only where a single answer was encoded separately from its prompt."""
     starts = np.flatnonzero(np.diff(mask, prepend=0) == 1).tolist()
     if len(starts) != 1:
         return False

@@ -19,7 +19,7 @@ CURRENCY_SIGNS = "$€£,"
 
 
 def numeric_match(answer: str, reference: str) -> bool | None:
-    """Tell whether an answer ends in the number of the reference; None where the reference has no numeric answer.
+    """Tell whether an answer ends in the number of the reference; None if the reference has no numeric answer.
 
     A reference has one when it marks it, or is nothing but a number.
     """

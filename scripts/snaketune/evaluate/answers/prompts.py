@@ -138,8 +138,8 @@ def _render(
 def stop_tokens(model: Any, tokenizer: Any, template: str) -> list[int]:
     """Return the tokens that end an answer: those of the model, of the tokenizer and of the template's turns.
 
-    A template may end turns with a token that a base model never heard of as an end; without it every answer would
-    run on to the limit.
+    A template may end turns with a token that the base model does not treat as an end; without it, every answer would
+    run to the limit.
     """
     own = {*own_stops(model), *ids_as_list(tokenizer.eos_token_id)}
     return sorted({*own, *turn_ends(tokenizer, template, own)})

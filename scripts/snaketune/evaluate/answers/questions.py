@@ -29,7 +29,7 @@ class Questions:
         answers: the answers of each model, in the same order.
         cut: which answers of each model ran to ``max_new_tokens`` without an end.
         measures: the measures of each model.
-        left_out: why requests could not be put, by record.
+        left_out: why requests could not be asked, by record.
         decided_by: the metric that decides whether an answer is correct, None without one.
         ids: token ids of the answers of each model.
         rewards: scores of the answers of each model by a reward model, if one judges.
@@ -46,16 +46,16 @@ class Questions:
     rewards: dict[str, list[float]] = field(default_factory=dict)
 
     def reward(self, model: str, scores: list[float]) -> dict[str, float]:
-        """Take in the scores that a reward model gives the answers of a model, and return their mean."""
+        """Record the scores that a reward model gives a model's answers, and return their mean."""
         self.rewards[model] = scores
         self.measures[model][REWARD] = Additive(np.array([[score, 1.0] for score in scores]), _mean)
         return values({REWARD: self.measures[model][REWARD]})
 
     def add(self, model: str, answers: list[str], cut: list[bool]) -> dict[str, Any]:
-        """Take in the answers of a model and return its measures, which are those of what follows its reasoning.
+        """Record the answers of a model and return its measures; reasoning is not scored.
 
-        With them come ``n_generated``, how many there are; ``n_cut``, how many were cut; ``n_scored``, of how many a
-        measure is that does not apply to all; and ``decided_by``, unless that is exact match.
+        Added are ``n_generated``, the number of answers; ``n_cut``, those cut off; ``n_scored``, the number scored by
+        measures that do not apply to all; and ``decided_by``, unless that is exact match.
         """
         references = [prompt.reference for prompt in self.prompts]
         self.answers[model], self.cut[model] = answers, cut
@@ -71,7 +71,7 @@ class Questions:
         return facts | ({} if self.decided_by in (None, "exact_match") else {"decided_by": self.decided_by})
 
     def example_if_none_is_right(self, model: str) -> str | None:
-        """Return what a model wrote to the first question in place of the reference, if no answer of it is right."""
+        """Return the model's first answer beside the reference, if none of its answers is right."""
         if not self.decided_by or self.measures[model][self.decided_by].parts[:, 0].any():
             return None
         first = self.prompts[0]
@@ -79,11 +79,11 @@ class Questions:
         return f"{model} answered nothing correctly; its first answer was {wrote}, the reference is {wanted}."
 
     def differences(self, before: str, after: str) -> dict[str, Interval]:
-        """Return what lies between two models in each measure, with intervals."""
+        """Return the difference of two models in each measure, with intervals."""
         return measure_differences(self.measures[before], self.measures[after])
 
     def changed(self, before: str, after: str) -> dict[str, int]:
-        """Return how many answers of two models are not the same text, of how many; nothing unless both answered."""
+        """Return how many answers of two models differ, of how many; nothing unless both answered."""
         if not {before, after} <= set(self.answers):
             return {}
         pairs = list(zip(self.answers[before], self.answers[after], strict=True))
@@ -93,7 +93,7 @@ class Questions:
         """Yield a line per request: the answers, whether they are right, how tuning did, and all scores.
 
         ``outcome`` says whether the tuned model's answer is better or worse than the base's by the measure that
-        decides, or a tie; ``cut`` names the models whose answer was cut. Requests that could not be put come last.
+        decides, or a tie; ``cut`` names the models whose answer was cut. Requests that could not be asked come last.
         """
         for place, prompt in enumerate(self.prompts):
             given = {name: answers[place] for name, answers in self.answers.items()}
@@ -118,7 +118,7 @@ def _mean(sums: np.ndarray) -> float | None:
 
 
 def _said(answer: str, reference: str) -> str:
-    """Return an answer without its reasoning, which references are without too."""
+    """Return an answer without its reasoning, as references have none."""
     return answer if after_thoughts(reference) != reference else after_thoughts(answer)
 
 

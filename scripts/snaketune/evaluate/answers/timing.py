@@ -18,7 +18,7 @@ class TokenTimer:
     tokens: int = 0
 
     def add(self, began: float, tokens: int) -> None:
-        """Add a call that began at ``began``, ends now and generated ``tokens`` tokens."""
+        """Add a call that began at ``began`` and has just generated ``tokens`` tokens."""
         self.seconds.append(self.clock() - began)
         self.tokens += tokens
 

@@ -37,7 +37,7 @@ class Export:
 
     @property
     def type(self) -> str:
-        """The type of the file: without a wish that of the weights, so that nothing is rounded."""
+        """The type of the file: by default that of the weights, so that nothing is rounded."""
         return self.kind or GGUF_DTYPES[self.dtype]
 
 
@@ -114,7 +114,7 @@ def _quantized(quantizer: str, file: Path, kind: str) -> Path:
 
 
 def check(wanted: Export, file: Path, rows: PackedRows) -> dict[str, Any]:
-    """Return how far the model in ``file`` is from the merged one over held-out rows, or why that is not known.
+    """Return how far the model in ``file`` deviates from the merged one on held-out rows, or why that is unknown.
 
     Raises:
         TrainingError: if it is so far that the file must be wrong.

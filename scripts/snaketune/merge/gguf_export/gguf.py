@@ -65,7 +65,7 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
 
 
 def run_tool(command: list[str], made: Path, failure: str) -> None:
-    """Run one of llama.cpp's programs and show what it says.
+    """Run one of llama.cpp's programs and show its output.
 
     Args:
         command: its words.

@@ -1,8 +1,8 @@
 """A model folder as a GGUF file, for the architectures and tokenizers whose names in that format are certain.
 
-Names of tensors and keys are those of the package ``gguf``. What it does not say is known of the format: Llama's query
-and key rows are interleaved for its rotary positions, and a byte-level tokenizer is told by the name of the expression
-that splits its texts. Whatever else a model has is refused: llama.cpp's own converter knows more.
+Names of tensors and keys are those of the package ``gguf``. Two facts about the format are not in that package: Llama's
+query and key rows are interleaved for its rotary positions, and a byte-level tokenizer is identified by the name of the
+regular expression that splits its texts. Anything else is refused: llama.cpp's own converter supports more.
 """
 
 import json
@@ -47,7 +47,7 @@ def refusal(model: Path) -> str:
 
 
 def splitter(tokenizer: Mapping[str, Any]) -> str | None:
-    """Return llama.cpp's name of the way in which a tokenizer splits texts; None where it has none."""
+    """Return llama.cpp's name of a tokenizer's pre-tokenisation; None if it has none."""
     if tokenizer.get("normalizer") not in (None, {"type": "NFC"}):
         return None
     steps = tokenizer.get("pre_tokenizer") or {}
@@ -69,7 +69,7 @@ def write_gguf(model: Path, kind: str, target: Path) -> None:
     """Write the model in a folder to the file ``target``.
 
     Args:
-        model: the folder, which :func:`refusal` has nothing against.
+        model: the folder, for which :func:`refusal` returns an empty text.
         kind: ``f32``, ``bf16``, ``f16`` or ``q8_0``; vectors, and matrices whose rows are not a multiple of a block of
             32, are kept in float32 or float16.
         target: the file.
@@ -119,7 +119,7 @@ def _type_of(values: np.ndarray, kind: str) -> "gguf.GGMLQuantizationType":
 
 
 def _interleaved(name: str, values: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Order the rows of queries and keys pair by pair, as this architecture's rotary positions want them."""
+    """Order the rows of queries and keys pair by pair, as this architecture's rotary positions require."""
     heads = {"q_proj.weight": config["num_attention_heads"], "k_proj.weight": config["num_key_value_heads"]}
     count = next((number for part, number in heads.items() if name.endswith(part)), None)
     if count is None:
@@ -198,7 +198,7 @@ def _number_of(given: Any, texts: Mapping[int, str]) -> int | None:
 
 
 def _adds_a_first_token(tokenizer: Mapping[str, Any]) -> bool:
-    """Tell whether the tokenizer itself writes a special token in front of a text."""
+    """Tell whether the tokenizer itself adds a special token before a text."""
     processor = tokenizer.get("post_processor") or {}
     steps = processor.get("processors", [processor])
     return any("SpecialToken" in (step.get("single") or [{}])[0] for step in steps)

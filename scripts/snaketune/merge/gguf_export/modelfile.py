@@ -28,7 +28,7 @@ def modelfile(name: str, template: str | None, system: str | None, stops: Sequen
 
     Args:
         name: of the GGUF file beside it.
-        template: in Ollama's words; None leaves it to the chat template in the file.
+        template: in Ollama's syntax; None leaves it to the chat template in the file.
         system: the system prompt that was trained with.
         stops: texts that end an answer.
     """
@@ -40,11 +40,11 @@ def modelfile(name: str, template: str | None, system: str | None, stops: Sequen
 
 
 def ollama_template(render: RenderMessages, first: str = "") -> str | None:
-    """Return a chat template in Ollama's words, found by rendering conversations; None where it is not that simple.
+    """Return a chat template in Ollama's syntax, found by rendering conversations; None if that cannot express it.
 
     Args:
         render: writes a conversation, with or without the beginning of an answer.
-        first: the token that the tokenizer writes in front by itself, which the template must then not write.
+        first: the token that the tokenizer itself adds at the beginning, which the template must then omit.
     """
     user, answer, second = ({"role": role, "content": text} for role, text in _TURNS)
     try:

@@ -1,8 +1,8 @@
 """Advice on method, preset and strategy: a table of rules, each with its reason.
 
-The rules are the decision flows of the comparisons that the project started from, as far as they hold: tight memory
-→ a quantised base, a large shift of domain → all weights, otherwise an adapter; then preferences → DPO. They are
-shown, never imposed. What is not known (None) lets no rule apply that would need it.
+The rules are the decision flows of the comparisons that the project started from, where those are right: tight memory →
+a quantised base, a large shift of domain → all weights, otherwise an adapter; then preferences → DPO. They are shown,
+never imposed. A rule that needs an unknown fact (None) does not apply.
 """
 
 from collections.abc import Callable

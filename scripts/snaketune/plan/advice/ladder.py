@@ -18,7 +18,7 @@ def ladder_table(
     """Return one row per step: its cheapest device on which the run fits, with hours and dollars.
 
     Devices with a price come before those without, then the faster ones; None is unknown. The hours are those of
-    training alone on one device, estimated for all alike. A year of runs that are over in less than a minute has no
+    training alone on one device, estimated in the same way for all. A year of runs that take less than a minute has no
     price: it would be that of an idle computer.
 
     Args:

@@ -31,12 +31,13 @@ class Reached:
 def strategy_table(
     seen: Forecast, target: Target, memory: MemoryPlan | None, work: Work, reached: Reached | None = None
 ) -> list[dict[str, Any]]:
-    """Return one GPU and several side by side: at the best speed-up that is possible, and at the expected one.
+    """Return one GPU compared with several: at the best possible speed-up and at the expected one.
 
-    Several GPUs of one kind reach at most their number, so that they can cost as much as one and never less;
-    ``break_even_efficiency`` is what they would have to reach to cost the same. The expected speed-up is measured where
-    runs on one and on several GPUs were, else it follows from what they send (see ``communication``): ``speed_up`` if
-    nothing of that hides behind computing, ``speed_up_high`` if all does that can; None is unknown.
+    The speed-up of several GPUs of one kind is at most their number, so they can cost as much as one and never less;
+    ``break_even_efficiency`` is what they would have to reach to cost the same. The expected speed-up is measured if
+    there are runs on one and on several GPUs, else it follows from the data that they send (see ``communication``):
+    ``speed_up`` if none of that overlaps with computation, ``speed_up_high`` if as much as possible does; None is
+    unknown.
 
     Args:
         seen, target, work: the run on the device.

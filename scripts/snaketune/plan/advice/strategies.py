@@ -87,10 +87,10 @@ def memory_per_gpu(
 ) -> MemoryPlan:
     """Return the memory plan of each of several GPUs.
 
-    Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv
-    1910.02054; stage 2 leaves weights and adapter whole); activations, head and workspace belong to each GPU's own
-    rows and stay. Of sharded weights the layer that computes and the one that comes next are whole. What is offloaded
-    is not on the GPU: the optimizer's state and, with stage 3, the weights.
+    Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv 1910.02054;
+    stage 2 leaves weights and adapter whole); activations, head and workspace belong to each GPU's own rows and stay.
+    Of sharded weights, the layer being computed and the next one are complete. What is offloaded is not on the GPU: the
+    optimizer's state and, with stage 3, the weights.
 
     Args:
         plan: of the run on one GPU.

@@ -1,7 +1,7 @@
-"""Steps, hours, dollars and disk of a run, by arithmetic that can be checked on paper.
+"""Steps, hours, dollars and disk of a run, by arithmetic that can be checked by hand.
 
-Rates are per GPU and per second, so hours are tokens / (rate · GPUs · 3600). A rate that was measured already
-contains whatever kept the GPU waiting; only an estimated one is multiplied by a utilisation.
+Rates are per GPU and per second, so hours are tokens / (rate · GPUs · 3600). A measured rate already includes the time
+in which the GPU waited; only an estimated one is multiplied by a utilisation.
 """
 
 from collections.abc import Mapping

@@ -55,11 +55,11 @@ def find_measurement(
 
     Args:
         results: the results folder.
-        own: the folder of the run itself, whose plan is being made; when it was trained before, it counts.
+        own: the folder of the run being planned, which counts if it was trained before.
         speed: the speed key that a run has to agree on.
         flops_per_token: of this run; None where they cannot be counted.
         target: the device.
-        host: this machine; a rate of a CPU is only good for the machine that it was measured on.
+        host: this machine; the throughput of a CPU holds only for the machine that it was measured on.
     """
     itself = {"speed": speed, "rate": {"flops_per_token": flops_per_token}}
     found = []

@@ -1,4 +1,4 @@
-"""Records of probes, and the device, model, rows and settings that they hold for."""
+"""Records of probes, and the device, model, rows and settings that they apply to."""
 
 import json
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def measurement_of(record: Mapping[str, Any] | None, target: Target) -> Measurem
 
 
 def newest(run: Measurement | None, probe: Measurement | None) -> Measurement | None:
-    """Return the newest measurement: the probe, unless a run of the kind has ended since."""
+    """Return the newest measurement: the probe, unless a run of this kind has ended since."""
     if run is None or probe is None:
         return probe or run
     return probe if probe.finished >= run.finished else run

@@ -153,7 +153,7 @@ def _normal(name: str) -> str:
 
 
 def find_hardware(name: str) -> Hardware | None:
-    """Return the device with this id or this name, as ``torch.cuda.get_device_name()`` gives it; None if unknown.
+    """Return the device with this id, or with this name of ``torch.cuda.get_device_name()``; None if unknown.
 
     The whole name must match: an H100 PCIe is slower than an H100 SXM, a laptop's RTX 4090 than a desktop's, and a
     slice of a GPU (MIG) than the GPU.

@@ -78,9 +78,9 @@ def next_smaller_setting(
     """Return the one setting to change so that the run fits; None if nothing is left to change.
 
     The order is that of what the changes cost: a smaller micro-batch (with more accumulation the training stays the
-    same), recomputation (time), a chunked loss, a quantised base (time and a little quality), a smaller state of the
-    optimizer where all weights are trained, activations in RAM (time), shorter documents (data). The first change that
-    is enough alone is taken; if none is, the one that saves most, shorter documents only when nothing else is left.
+    same), recomputation (time), a chunked loss, a quantised base (time and a little quality), a smaller optimizer state
+    if all weights are trained, activations in RAM (time), shorter documents (data). The first change that suffices
+    alone is taken; if none does, the one that saves most, and shorter documents only if nothing else is left.
 
     Args:
         config, setting, budget_gb, margin: as in ``choose_checkpointing``.

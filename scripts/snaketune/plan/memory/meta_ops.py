@@ -142,7 +142,7 @@ class MixedPrecision(TorchFunctionMode):
         return super().__enter__()
 
     def __exit__(self, *error):
-        """Restore the precision of before."""
+        """Restore the previous precision."""
         _entered.pop()
         return super().__exit__(*error)
 
@@ -223,12 +223,12 @@ class FusedAttention(torch.autograd.Function):
 
 
 def attend_fused(module, query, key, value, attention_mask, **kwargs):
-    """Stand in for FlashAttention and varlen kernels."""
+    """Substitute for FlashAttention and varlen kernels."""
     return FusedAttention.apply(*_for_kernel(query, key, value), None), None
 
 
 def attend_masked(module, query, key, value, attention_mask, **kwargs):
-    """Stand in for torch's scaled dot product with a mask: expands shared heads, makes the mask floating-point."""
+    """Substitute for torch's scaled dot product with a mask: expands shared heads, makes the mask floating-point."""
     groups, length = query.shape[1] // key.shape[1], query.shape[2]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

@@ -1,10 +1,9 @@
 """Activation memory of one training step, traced on the meta device.
 
-A forward and a backward pass run on tensors that have shapes but no data, while every storage that comes to life or
-is freed is counted. So the figures follow the code of the architecture, of PEFT and of checkpointing, whatever they
-keep, and include what the backward pass needs for a moment on top. Layers of one kind are traced once and the model
-extrapolated from depths of 1 and 3, which takes a tenth of a second for any size; a model of mixed layers is traced
-at full depth.
+A forward and a backward pass run on tensors that have shapes but no data, while every storage that is allocated or
+freed is counted. The figures therefore follow the code of the architecture, of PEFT and of checkpointing, and include
+the temporary memory of the backward pass. Layers of one kind are traced once and the model extrapolated from depths of
+1 and 3, which takes a tenth of a second for any size; a model of mixed layers is traced at full depth.
 
 The meta device needs three substitutes: a fused attention (its own falls back to matrices of length²), mixed precision
 (autocast refuses the device) and quantised matrix products (bitsandbytes has no meta kernels).
@@ -103,7 +102,7 @@ def _run(config: Any, depth: int, setting: MemorySetting) -> tuple[int, int]:
 
 
 def _kernel(config: Any, wanted: str) -> str:
-    """Return the kernel that a run of this model gets where ``wanted`` is the best there is.
+    """Return the kernel that a run of this model gets if ``wanted`` is the best available.
 
     Raises:
         PlanError: if its layers accept none of the substitutes, so that their memory cannot be traced.

@@ -12,11 +12,11 @@ def unknown_instead(config: Any, what: str) -> Iterator[None]:
     """Turn any exception of an architecture's code into a PlanError; our own errors pass unchanged.
 
     Args:
-        config: the ``PreTrainedConfig`` whose model is looked at.
+        config: the ``PreTrainedConfig`` of the model.
         what: what was to be planned, e.g. ``memory``.
 
     Raises:
-        PlanError: with the first line of the reason. Its callers go on without the figure.
+        PlanError: with the first line of the reason. Its callers continue without the figure.
     """
     try:
         yield

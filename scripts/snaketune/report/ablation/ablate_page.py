@@ -96,7 +96,7 @@ def ablation_sections(facts: AblationFacts) -> dict[str, Any]:
 
 
 def ablation_headline(whole: FailedWhole | WholeEffect) -> str:
-    """Return the whole effect in a few words."""
+    """Return the total effect in a few words."""
     if "failed" in whole:
         return "The two configurations could not both be measured on this machine"
     slow, fast = hours(whole["seconds_slow"]), hours(whole["seconds_fast"])
@@ -109,7 +109,7 @@ def times(value: float | None) -> str:
 
 
 def whole_and_product(facts: AblationFacts) -> list[tuple[str, str, str]]:
-    """Return the whole next to the product of its parts: label, value, note."""
+    """Return the total effect and the product of its parts: label, value, note."""
     whole = facts["combined"]
     if "failed" in whole:
         return []
@@ -259,7 +259,7 @@ def measured_cases(facts: AblationFacts) -> list[CaseFacts]:
 
 
 def busy(facts: AblationFacts) -> str:
-    """Return a sentence when other programs held the processor, empty otherwise."""
+    """Return a sentence if other programs used the processor, else an empty text."""
     most = max((case["waited_share"] for case in measured_cases(facts)), default=0.0)
     if most < BUSY:
         return ""
@@ -270,7 +270,7 @@ def busy(facts: AblationFacts) -> str:
 
 
 def notes(facts: AblationFacts) -> list[str]:
-    """Return what is to be said about single factors."""
+    """Return notes on single factors."""
     found = []
     for row in facts["effects"]:
         if row["factor"] == "compile" and "on" in row:

@@ -58,7 +58,7 @@ def loss_over_time(facts: RunPageFacts) -> Chart | None:
 
 
 def loss_over_dollars(facts: RunPageFacts) -> Chart | None:
-    """Return the losses over what the computing had cost, or None where no price or no time is known."""
+    """Return the losses over the cost of computing, or None if no price or no time is known."""
     price = dollars_per_hour(facts)
     if not price:
         return None

@@ -45,7 +45,7 @@ class HistogramBar:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A dashed line at a place across, with its name at its upper end, or at its lower one where lines are above."""
+    """A dashed line at a horizontal position, with its name at the upper end, or the lower one if lines are above."""
 
     at: float
     words: str
@@ -78,7 +78,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class SpanBar:
-    """A bar that lies from ``low`` to ``high``, below its name and a value; ``kind`` is a class of the style."""
+    """A bar from ``low`` to ``high``, below its name and a value; ``kind`` is a class of the style."""
 
     name: str
     low: float
@@ -163,7 +163,7 @@ def _grid(field: _Field) -> list[str]:
 
 
 def _across(field: _Field, axis: Axis) -> list[str]:
-    """Return the labels across; the first and the last one stay inside where they would stick out."""
+    """Return the horizontal labels; the first and the last one are kept inside the drawing."""
     bottom, found = TOP + field.height, []
     for tick in field.across.ticks:
         place = field.across.place(tick)
@@ -201,7 +201,7 @@ def _points(series: Series, upward: Scale) -> str:
 
 
 def _dots(field: _Field, series: Series) -> list[str]:
-    """Return a dot at each point of a series that has them, or of one that would be no line."""
+    """Return a dot at each point of a series that has dots, or that has too few points for a line."""
     if not series.dots and len(series.points) > 1:
         return []
     return [

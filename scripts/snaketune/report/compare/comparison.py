@@ -99,7 +99,7 @@ def throughput(run: RunFacts) -> float | None:
 
 
 def median(values: Iterable[float]) -> float | None:
-    """Return the median of some values, the upper of two middle ones; None without any."""
+    """Return the median of some values, the upper one of two; None without any."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2] if ordered else None
 
@@ -136,7 +136,7 @@ def peak_memory(run: RunFacts) -> int | None:
 
 
 def peak_bytes_of(info: RunInfo) -> int | None:
-    """Return the peak memory that a run_info.json tells, in bytes."""
+    """Return the peak memory that a run_info.json states, in bytes."""
     return info["peak_memory"]["gpu_bytes"] or info["peak_memory"]["resident_bytes"]
 
 

@@ -1,4 +1,4 @@
-"""The page that puts runs side by side: a pure function of their fact files."""
+"""The page that compares runs: a pure function of their fact files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], 
     """Return the comparison as one self-contained HTML page.
 
     Args:
-        runs: the runs side by side, in this order.
+        runs: the runs to compare, in this order.
         everything: all runs of the results, for the table at the end.
         page_folder: folder of the page; links to reports are relative to it.
     """

@@ -13,7 +13,7 @@ from snaketune.report.run.judging import deciding, preference_sign
 
 @dataclass(frozen=True, slots=True)
 class ComparisonVerdict:
-    """The line on top: ``outcome`` is better (one run leads), mixed, same, or unknown (nothing shared to compare)."""
+    """The top line: ``outcome`` is better (one run leads), mixed, same, or unknown (nothing shared to compare)."""
 
     outcome: str
     headline: str
@@ -46,7 +46,7 @@ def comparison_verdict(runs: Sequence[RunFacts], pairs: Pairs) -> ComparisonVerd
 
 
 def deciding_measures(runs: Sequence[RunFacts]) -> list[str]:
-    """Return what the runs are judged by: right answers where all have them, and the loss where none learned pairs."""
+    """Return what the runs are judged by: right answers if all have them, and the loss if none learned pairs."""
     keys = {deciding(run.evaluation["tuned"]) for run in runs}
     answers = [key for key in keys if key and len(keys) == 1]
     learned_pairs = any(preference_sign(run.evaluation) is not None for run in runs)

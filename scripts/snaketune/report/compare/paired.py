@@ -37,7 +37,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Second run minus first over what both were evaluated on: intervals by measure, and how many cases those are."""
+    """Second run minus first over the cases that both were evaluated on: intervals by measure, and numbers of cases."""
 
     moved: Mapping[str, Interval]
     documents: int
@@ -74,7 +74,7 @@ def _documents(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], tupl
 
 
 def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, float]]:
-    """Return the scores by what was asked; of a request that was put twice the first counts."""
+    """Return the scores by request; of a request that was asked twice, the first counts."""
     found: dict[tuple[str, str], Mapping[str, float]] = {}
     for line in lines:
         if "file" not in line and (scores := (line.get("scores") or {}).get("tuned")):
@@ -83,7 +83,7 @@ def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mappin
 
 
 def compare_runs(first: Scored, second: Scored) -> Shared:
-    """Return how two runs differ over what both were evaluated on.
+    """Return how two runs differ on the cases that both were evaluated on.
 
     Documents are the same where the data are, answers where request and reference are. The intervals are those of a
     paired bootstrap (:func:`snaketune.evaluate.additive.measure_differences`).
@@ -105,7 +105,7 @@ def _loss_of(side: Scored, documents: Sequence[tuple[int, int]]) -> dict[str, Ad
 
 
 def _means_of(side: Scored, requests: Sequence[tuple[str, str]], both: Sequence[Scored]) -> dict[str, Additive]:
-    """Return the measures that are means; one that does not apply to every request is of those it applies to."""
+    """Return the measures that are means, each over the requests that it applies to."""
     found = {}
     for key in MEANS:
         applies = [all(key in one.answers[request] for one in both) for request in requests]

@@ -18,7 +18,7 @@ SAME_TIME = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with the command for those who say yes; ``is_answered`` where the plan knows that it is so."""
+    """A question with the command for yes; ``is_answered`` if the plan knows that the answer is yes."""
 
     question: str
     command: str

@@ -19,7 +19,7 @@ COST_WORDS = {"given": "given in the configuration"}
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A number of the plan and its counterpart; ``origin`` says how the plan came by it."""
+    """A planned number and its measured counterpart; ``origin`` says where the plan has it from."""
 
     label: str
     planned: str
@@ -64,7 +64,7 @@ def planning(facts: RunPageFacts) -> Planning | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: its name in the plan (empty for the rate), how it is written, and how its counterpart is found."""
+    """A row: its name in the plan (empty for the throughput), its format, and how its counterpart is found."""
 
     label: str
     name: str
@@ -87,7 +87,7 @@ def _row(plan: Plan, info: RunInfo, facts: RunPageFacts, entry: Entry) -> Planne
 
 
 def _how(name: str, origin: str) -> str:
-    """Return how a planned number came about: what was measured was so by an earlier run, or counted in the data."""
+    """Return the origin of a planned number: measured by an earlier run, counted in the data, or estimated."""
     return "counted" if name in ("tokens_total", "steps") else {"measured": "measured before"}.get(origin, origin)
 
 

@@ -33,7 +33,7 @@ def _rate(value: float | None) -> str:
 
 
 def plan_figures(plan: Plan) -> list[PlanFigure]:
-    """Return the public numbers of the plan and the rate they rest on."""
+    """Return the public numbers of the plan and the throughput that they are based on."""
     rate = plan["rate"]
     rows = [
         ("Tokens", _whole, "tokens_total"),
@@ -53,7 +53,7 @@ def plan_figures(plan: Plan) -> list[PlanFigure]:
 
 
 def _beside(plan: Plan) -> list[PlanFigure]:
-    """Return the memory of the host, and what a thousand answers of the tuned model take."""
+    """Return the memory of the host, and the cost of a thousand answers of the tuned model."""
     found = []
     if ram := plan["ram"]:
         available = "" if ram["available_gb"] is None else f"; {size_in_gb(ram['available_gb'])} here"
@@ -88,7 +88,7 @@ def _least(plan: Plan) -> str:
 
 
 def _collapsed(found: list[PlanFigure]) -> list[PlanFigure]:
-    """Return the figures with the unknown ones in one row: that is one fact, not five."""
+    """Return the figures, with all unknown ones in a single row."""
     unknown = [one for one in found if one.value == UNKNOWN]
     if len(unknown) < 2:
         return found
@@ -110,7 +110,7 @@ def _figure(label: str, write: Any, value: Any, about: About | PlannedRate) -> P
 
 
 def overheads(plan: Plan) -> list[tuple[str, str, str]]:
-    """Return what comes on top of training: label, value, origin."""
+    """Return the overheads of training: label, value, origin."""
     found, origin = plan["overheads"], plan["rate"]["origin"]
     saves = UNKNOWN if found["saves"] is None else units.count(found["saves"], "checkpoint")
     share = "" if found["checkpoint_share"] is None else f", {units.percent(found['checkpoint_share'])} of the time"

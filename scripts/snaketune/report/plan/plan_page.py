@@ -84,7 +84,7 @@ def plan_sections(plan: Plan) -> dict[str, Any]:
 
 
 def tone(plan: Plan) -> str:
-    """Return the tone of the verdict: better within all limits, worse over one, few where it is not known."""
+    """Return the tone of the verdict: better within all limits, worse over one, few if unknown."""
     if plan.get("stops") or any(over(plan, limit, name) for limit, name in LIMITS):
         return "worse"
     return "few" if plan["hours"] is None else "better"
@@ -123,7 +123,7 @@ def remedy(plan: Plan) -> str:
 
 
 def work_sentence(plan: Plan) -> str:
-    """Return how much work it is and what makes the rest known."""
+    """Return the amount of work, and how the unknown numbers become known."""
     tokens, steps = units.count(plan["tokens_total"], "token"), units.count(plan["steps"], "optimizer step")
     done = f"{tokens} in {steps}, on {units.count(plan['device']['gpus'])} x {plan['device']['title']}."
     if plan["hours"] is None:
@@ -132,7 +132,7 @@ def work_sentence(plan: Plan) -> str:
 
 
 def calendar(plan: Plan) -> list[tuple[str, str, str]]:
-    """Return for some starts in a week when the run is done, and between when; nothing for unknown hours."""
+    """Return for some starts in a week when the run ends, with its range; nothing for unknown hours."""
     if plan["hours"] is None:
         return []
     about = plan["about"]["hours"]
@@ -159,7 +159,7 @@ def _between(start: float, low: float | None, high: float | None) -> str:
 
 
 def planned(plan: Plan) -> str:
-    """Return when the plan was made and when the run would have ended from then."""
+    """Return when the plan was made and when a run started then would end."""
     made = datetime.fromisoformat(plan["planned_at"])
     if plan["finishes_at"] is None:
         return f"Planned on {made:%A, %d %B %Y, %H:%M}."
@@ -227,7 +227,7 @@ def memory(plan: Plan) -> list[tuple[str, str]]:
 
 
 def assumptions(plan: Plan) -> list[tuple[str, str, str]]:
-    """Return what the plan rests on: what, in words, and whether it is measured, estimated or unknown."""
+    """Return the basis of the plan: its inputs in words, and whether each is measured, estimated or unknown."""
     device, rate, found = plan["device"], plan["rate"], plan["overheads"]
     price = device["price_per_gpu_hour"]
     save = found["seconds_per_save"]

@@ -48,7 +48,7 @@ def _methods(plan: Plan) -> list[str]:
 
 
 def fit_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Return for each method whether it fits, and with what or why not: a row per GPU, or for neighbours that agree."""
+    """Return for each method whether it fits, with which settings, or why not: a row per GPU or equal neighbours."""
     rows = [
         (row["title"], row["memory_gb"], [fit_cell(row["methods"][name], row["memory_gb"]) for name in _methods(plan)])
         for row in plan["fit"]
@@ -86,7 +86,7 @@ def fit_cell(cell: FitCell, memory_gb: float | None) -> tuple[str, str]:
 
 
 def _elsewhere(row: FitCell | LadderRow) -> str:
-    """Return the hours of training on another device; seconds of it are not told, which loading would drown."""
+    """Return the hours of training on another device; seconds are not shown, as loading takes longer."""
     return UNDER_A_MINUTE if row["is_short"] else time(row["train_hours"])
 
 
@@ -136,7 +136,7 @@ def strategy_rule(plan: Plan) -> str:
 
 
 def sensitivity_rows(plan: Plan) -> list[dict[str, str]]:
-    """Return what one change each does; hours and dollars are unknown where the rate is."""
+    """Return the effect of each single change; hours and dollars are unknown if the throughput is."""
     return [
         {
             "change": excerpt(row["change"], 120).text,

@@ -24,7 +24,7 @@ Z = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class BreakdownPart:
-    """Some of the held-out documents; all values are text already, ``word`` says what the difference means."""
+    """A group of held-out documents; all values are text already, ``word`` says what the difference means."""
 
     label: str
     records: str

@@ -189,7 +189,7 @@ def _tuning(metric: Metric, evaluation: Compared, key: str, answers: ShownAnswer
 
 
 def _merging(metric: Metric, tuned: float | None, merged: float | None, difference: Interval) -> Cell:
-    """Return merged minus tuned; what differs in no digit that is shown is equal."""
+    """Return merged minus tuned; values that agree in all shown digits are equal."""
     if tuned is not None and merged is not None and abs(merged - tuned) <= SAME_LOSS * abs(tuned):
         return Cell("equal")
     return _difference(metric, tuned, merged, difference)

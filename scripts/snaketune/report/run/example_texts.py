@@ -1,4 +1,4 @@
-"""Training examples as the model sees them: what of them is trained, and what is only context."""
+"""Training examples as the model sees them: the trained parts and the context."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

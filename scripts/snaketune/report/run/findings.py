@@ -78,7 +78,7 @@ def _training(facts: RunPageFacts) -> list[Finding]:
 
 
 def _comparison(facts: RunPageFacts) -> list[Finding]:
-    """Models are compared on the same data; where their counts differ, they were not."""
+    """Models are comparable only on the same data; this checks that their counts agree."""
     found = []
     measured = [facts.evaluation[model] for model in MODELS if facts.evaluation[model]]
     records = [measured_count(scores, "n") for scores in measured], "held-out record"

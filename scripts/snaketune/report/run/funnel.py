@@ -74,7 +74,7 @@ def leaks(split: Split) -> tuple[tuple[str, int | None], ...]:
 
 @dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """A row of the funnel: what is there (``kind`` stage), or what left (``kind`` loss)."""
+    """A row of the funnel: what remains (``kind`` stage), or what was removed (``kind`` loss)."""
 
     kind: str
     label: str
@@ -106,7 +106,7 @@ def funnel(facts: RunPageFacts) -> tuple[FunnelStep, ...]:
 
 
 def _alike(facts: RunPageFacts, split: str) -> str:
-    """Return how many held-out records have more training records like them than a leak explains, for a label."""
+    """Return how many held-out records have more similar training records than a leak explains, for a label."""
     count = facts.split["eval_alike"] if split == "eval" else None
     return f" ({units.plain(count)} of them similar to many training records)" if count else ""
 
@@ -188,7 +188,7 @@ def _not_read(facts: RunPageFacts) -> list[int | None]:
 
 
 def _not_split(facts: RunPageFacts) -> list[int]:
-    """Return what left on the way to the split, and less than nothing for what weights repeat."""
+    """Return the records removed on the way to the split; negative for records that weights repeat."""
     lost = [number or 0 for _, number in leaks(facts.split)]
     return [*lost, facts.split["weight_left_out"] or 0, -(facts.split["weight_added"] or 0)]
 

@@ -23,7 +23,7 @@ TITLES = {stage.name: stage.title for stage in TABLE if stage.title}
 
 
 def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[str, Any]]:
-    """Return when each stage ended, how long it took and whether it was there before this workflow began.
+    """Return when each stage ended, how long it took and whether it existed before this workflow began.
 
     Args:
         stages: ``stage``, ``id`` and ``benchmark`` (the file in which Snakemake notes a job's seconds) of each.

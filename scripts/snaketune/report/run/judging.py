@@ -29,15 +29,15 @@ def judge(evaluation: Evaluation, answers: ShownAnswers) -> str:
     the paired answers (p below 0.05), or a held-out loss that fell by at least 1%, the 95% interval of its difference
     below 0. On pairs it is not the loss that counts, which learning preferences may well raise, but whether chosen
     answers gained more than rejected ones in more pairs than chance explains (sign test, p below 0.05). A clear fall of
-    any score of answers beside an improvement is mixed. An improvement that lacks something is named after it:
+    any score of answers beside an improvement is mixed. An improvement with a reservation is named after that:
 
     - ``fewer``: fewer answers are right, though that may be chance;
-    - ``cut``: most answers ran into ``max_new_tokens``;
+    - ``cut``: most answers were cut off at ``max_new_tokens``;
     - ``loss_only``: answers were scored, and none became right;
     - ``unsure``: the loss fell, but its difference has no interval;
     - ``slight``: the loss fell by less than 1%.
 
-    Below 20 held-out records nothing is called.
+    Below 20 held-out records no verdict is given.
     """
     if not evaluation["base"] or not evaluation["tuned"]:
         return "unknown"
@@ -62,7 +62,7 @@ def judge(evaluation: Evaluation, answers: ShownAnswers) -> str:
 
 
 def improvement_lacks(evaluation: Evaluation, answers: ShownAnswers) -> str:
-    """Return what an improvement lacks; an empty string if nothing."""
+    """Return the reservation about an improvement, or an empty string."""
     base, tuned = right_answers(evaluation)
     if base is not None and tuned is not None and tuned < base:
         return "fewer"
@@ -84,13 +84,13 @@ def _became_right(base: float | None, tuned: float, answers: ShownAnswers) -> bo
 
 
 def right_answers(evaluation: Evaluation) -> tuple[float | None, float | None]:
-    """Return which fraction of the answers of base and tuned model is right, None where none were called so."""
+    """Return the fractions of right answers of base and tuned model, None if answers were not judged."""
     key = deciding(evaluation["tuned"])
     return base_and_tuned(evaluation, key)
 
 
 def mostly_cut(evaluation: Evaluation) -> bool:
-    """Tell whether more than half of the tuned model's answers ran into ``max_new_tokens``."""
+    """Tell whether more than half of the tuned model's answers were cut off at ``max_new_tokens``."""
     cut, made = (
         measured_count(evaluation["tuned"], "n_cut") or 0,
         measured_count(evaluation["tuned"], "n_generated") or 0,
@@ -133,7 +133,7 @@ def clear_sign(difference: Interval) -> int | None:
 
 
 def deciding(model: Scores | None) -> str | None:
-    """Return the measure that calls an answer right or wrong: exact match where the facts do not say."""
+    """Return the measure that decides whether an answer is right: exact match unless the facts name another."""
     named = model.get("decided_by") if model else None
     return named or ("exact_match" if score(model, "exact_match") is not None else None)
 
@@ -192,7 +192,7 @@ def _answer_sign(evaluation: Evaluation, answers: ShownAnswers) -> int | None:
 def match_sign(base: float, tuned: float, cases: int, answers: ShownAnswers) -> int:
     """Return 1, -1, or 0 where the difference of two fractions of right answers may be chance.
 
-    Without the paired answers of all cases the two 95% intervals must not overlap, which asks for more.
+    Without the paired answers of all cases the two 95% intervals must not overlap, a stricter test.
     """
     if base == tuned or not cases:
         return 0

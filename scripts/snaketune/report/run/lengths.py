@@ -99,7 +99,7 @@ def _packing(word: str, split: PackedSplit) -> ShownPacking:
 
 @dataclass(frozen=True, slots=True)
 class BatchWay:
-    """One way of making batches of the training documents: places that are computed, and what of it is padding."""
+    """One way of batching the training documents: positions computed, and how many of them are padding."""
 
     way: str
     places: str
@@ -109,7 +109,7 @@ class BatchWay:
 
 
 def batch_ways(facts: RunPageFacts) -> tuple[BatchWay, ...]:
-    """Return how much padding each way of making batches has; the account of ``rightsize`` knows four of them."""
+    """Return how much padding each way of batching has; ``rightsize`` counts four of them."""
     sizes = facts.rightsize
     if sizes["tokens_kept"] is None:
         return ()
@@ -162,7 +162,7 @@ def _limit(limit: int | None, is_below: bool = False) -> Limit | None:
 
 
 def coverage_chart(facts: RunPageFacts) -> Chart | None:
-    """Return which share of the documents is shorter than a length, or None without a histogram."""
+    """Return the cumulative distribution of document lengths, or None without a histogram."""
     bins = facts.rightsize["histogram"]
     total = sum(b["records"] for b in bins)
     if not total:

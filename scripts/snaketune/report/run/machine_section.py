@@ -28,7 +28,7 @@ RATE_ROWS = (
 
 
 def rate_charts(facts: RunPageFacts) -> list[Chart]:
-    """Return what was measured at each logged step, as far as it was."""
+    """Return the measurements at each logged step, as far as they exist."""
     charts = [curve_chart(facts.rates.get(name), name, *words) for name, *words in RATE_ROWS]
     return [chart for chart in charts if chart]
 
@@ -45,7 +45,7 @@ class BarPart:
 
 
 def time_split(facts: RunPageFacts) -> tuple[BarPart, ...]:
-    """Return where the wall time of the training job went; the rest is loading, compiling and publishing."""
+    """Return how the wall time of the training job was spent; the rest is loading, compiling and publishing."""
     spent, whole = facts.measured["seconds"], facts.measured["train"]["seconds"]
     seconds_of = {name: seconds for name, seconds in spent.items() if isinstance(seconds, int | float)}
     if not seconds_of or not whole:
@@ -100,10 +100,10 @@ class Saving:
 
 
 def token_costs(facts: RunPageFacts) -> tuple[Saving, ...]:
-    """Return what padding costs and what was spared by leaving tokens out.
+    """Return the cost of padding, and the savings from tokens that were left out.
 
-    A place in a row takes the same computing whether it holds a token or padding, so that the time of computing is
-    shared out evenly: an estimate from measured time. Tokens that were left out would have taken as much each.
+    A position takes the same computation whether it holds a token or padding, so the measured time is divided evenly
+    over positions: an estimate. Each token that was left out would have taken as much.
     """
     split, sizes = facts.pack["splits"]["train"], facts.rightsize
     rows, length, tokens = split["rows"], facts.pack["row_length"], split["tokens"]

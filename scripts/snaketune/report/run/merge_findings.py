@@ -75,14 +75,14 @@ def merge_check(facts: RunPageFacts) -> ShownMergeCheck | None:
 
 
 def choice(facts: RunPageFacts) -> str:
-    """Return what can be done where the dtype of a merged model costs too much."""
+    """Return the alternatives if the dtype of a merged model costs too much."""
     is_nearest = facts.merged is not None and facts.merged["rounding"] == "nearest"
     drawn = "set merge.rounding to stochastic, or, " if is_nearest else ""
     return f"{drawn}to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
 
 
 def changed_answers(answers: ChangedAnswers) -> str:
-    """Return how many answers of the merged model are not those of the adapter."""
+    """Return how many answers of the merged model differ from the adapter's."""
     return f"{units.count(answers['changed'])} of {units.count(answers['n'])}"
 
 
@@ -114,7 +114,7 @@ def _named(label: str, facts: RunPageFacts) -> str:
 
 
 def extent(check: MergeChecked) -> str:
-    """Return on how much of which split the models were compared, empty where the check does not say."""
+    """Return on how much of which split the models were compared, empty if the check does not say."""
     tokens, rows = check["tokens"], check["rows"]
     if tokens is None or rows is None:
         return ""

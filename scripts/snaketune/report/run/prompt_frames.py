@@ -22,14 +22,14 @@ class Frame:
 
 
 class SharedText:
-    """Finds the frame of prompts that come one by one."""
+    """Finds the frame of prompts that are added one by one."""
 
     def __init__(self) -> None:
         self._prompts = self._shortest = 0
         self._first = self._last = ""
 
     def add(self, prompt: str) -> None:
-        """Take in a prompt."""
+        """Add a prompt."""
         backwards = prompt[::-1]
         self._first = _shared(self._first, prompt) if self._prompts else prompt
         self._last = _shared(self._last, backwards) if self._prompts else backwards

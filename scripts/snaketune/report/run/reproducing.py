@@ -130,7 +130,7 @@ def _called(entry: RawSource) -> str:
 
 
 def digests(facts: RunPageFacts) -> tuple[tuple[str, str], ...]:
-    """Return the digests of what the run was made from and of what it made, without those of the code."""
+    """Return the digests of the inputs and results of the run, without those of the code."""
     found: Mapping[str, Any] = facts.run["digests"]
     order = ("data", "tokenizer", "chat_template", "base_model", "adapter", "merged")
     named = [key for key in order if key in found]

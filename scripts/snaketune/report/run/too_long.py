@@ -1,4 +1,4 @@
-"""Documents that are longer than the maximum length: what they say, for the report."""
+"""Documents longer than the maximum length, with the beginning of their text, for the report."""
 
 import itertools
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ HEADLINES = {
 
 PREFERENCES = "The chosen answers gained on the rejected ones"
 SMALL_FALL = 0.1
-"""Below this share a fall of the loss is also told in per cent: two numbers with three digits hardly show it."""
+"""Below this share, a fall of the loss is also given in per cent: two numbers with three digits hardly show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def verdict(facts: RunPageFacts) -> Verdict:
 
 
 def headline(outcome: str, facts: RunPageFacts) -> str:
-    """Return the line in large letters; what is said of the loss is said of preferences where pairs were learned."""
+    """Return the headline; after training on pairs it is about preferences instead of the loss."""
     if preference_sign(facts.evaluation) is None:
         return HEADLINES[outcome]
     return HEADLINES[outcome].replace("The held-out loss fell", PREFERENCES)
@@ -94,7 +94,7 @@ def training_part(facts: RunPageFacts) -> str:
 
 
 def preference_part(facts: RunPageFacts) -> str:
-    """Return what became of the preferences; nothing where the data are not pairs."""
+    """Return the change of the preferences; nothing if the data are not pairs."""
     sign, pairs = preference_sign(facts.evaluation), compared_answers(facts.evaluation)
     if sign is None:
         return ""
@@ -112,7 +112,7 @@ def preference_part(facts: RunPageFacts) -> str:
 
 
 def match_part(facts: RunPageFacts) -> str:
-    """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
+    """Return the change of exact match, or of the measure in its place, and whether it may be chance."""
     if gives_scores(facts.evaluation):
         return ""
     key = deciding(facts.evaluation["tuned"])
@@ -131,7 +131,7 @@ def match_part(facts: RunPageFacts) -> str:
 
 
 def cut_part(facts: RunPageFacts) -> str:
-    """Return how many answers have no end, where that is most of them."""
+    """Return how many answers were cut off, if most of them were."""
     if not mostly_cut(facts.evaluation):
         return ""
     tuned = facts.evaluation["tuned"]
@@ -151,7 +151,7 @@ def fallen_parts(facts: RunPageFacts) -> list[str]:
 
 
 def loss_part(facts: RunPageFacts) -> str:
-    """Return what became of the held-out loss."""
+    """Return the change of the held-out loss."""
     base, tuned = base_and_tuned(facts.evaluation, "loss")
     if tuned is None:
         return "held-out loss was not measured"

@@ -43,7 +43,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """All that the page of an unfinished run says."""
+    """The contents of the page of an unfinished run."""
 
     run: str
     id: str
@@ -56,12 +56,12 @@ class UnfinishedRun:
 
 
 def gather_unfinished_run(found: Mapping[str, Any], private: Path | None, command: str) -> UnfinishedRun | None:
-    """Return what is known of a run that is not finished, or None where nothing of it has been tried.
+    """Return what is known of an unfinished run, or None if no stage of it has been started.
 
     Args:
         found: ``run``, ``id``, ``folder`` of the run and ``stages``, each with ``stage``, ``output`` and ``log``.
         private: the folder of the trainer's state, None where it is not known.
-        command: what to type to go on.
+        command: the command that continues the run.
     """
     stages = stage_states(found["stages"])
     stopped = next((stage for stage in stages if stage.state == "stopped"), None)
@@ -93,7 +93,7 @@ def stage_states(stages: Sequence[Mapping[str, str]]) -> tuple[StageState, ...]:
 
 
 def log_tail(path: Path) -> str:
-    """Return the end of a log, of lines that were written over on a terminal only what stood there last."""
+    """Return the end of a log; of a line that was overwritten on a terminal, only its last content."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_BYTES))
         text = file.read().decode("utf-8", "replace")

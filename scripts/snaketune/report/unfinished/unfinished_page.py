@@ -46,7 +46,7 @@ def render_unfinished(unfinished: UnfinishedRun) -> str:
 
 
 def title(stage: str) -> str:
-    """Return what people call a stage."""
+    """Return the display name of a stage."""
     return TITLES.get(stage) or stage.replace("_", " ").capitalize()
 
 
@@ -71,7 +71,7 @@ def steps_done(unfinished: UnfinishedRun) -> int:
 
 
 def steps_wanted(unfinished: UnfinishedRun) -> int | None:
-    """Return the steps of the whole training: as its checkpoints know them, else as planned."""
+    """Return the steps of the whole training: from its checkpoints, else as planned."""
     return unfinished.training.max_steps or unfinished.planned_steps
 
 
@@ -116,12 +116,12 @@ def _as_facts(unfinished: UnfinishedRun) -> RunPageFacts:
 
 
 def write_page(found: dict[str, Any], work: str, command: str, name: str) -> None:
-    """Write the page of one unfinished run into its folder and say so.
+    """Write the page of one unfinished run into its folder and print a line.
 
     Args:
         found: where its stages' results and logs are, see :func:`gather_unfinished_run`.
         work: the folder of resumable state.
-        command: what to type to go on.
+        command: the command that continues the run.
         name: of the page.
     """
     try:

@@ -98,7 +98,7 @@ def describe_trainings(trainings: Sequence[Watched], width: int, work: Path) -> 
 
 
 def describe_training(training: Watched, width: int) -> list[str]:
-    """Return the lines of one training: its name, where it stands, its loss as a sparkline and when it will end."""
+    """Return the lines of one training: its name and step, its loss as a sparkline and its expected end."""
     metrics = gather(training.lines)
     losses = metrics.curves["loss"].points
     if not losses:
@@ -122,7 +122,7 @@ def _of(step: int, wanted: int | None) -> str:
 
 
 def expected_end(metrics: Metrics, max_steps: int | None, logged: float) -> float | None:
-    """Return when the last step is expected, in seconds since the epoch, at the rate of the latest intervals."""
+    """Return when the last step is expected, in seconds since the epoch, at the speed of the latest intervals."""
     known = [(step, one.seconds) for step, one in sorted(metrics.progress.items()) if one.seconds is not None]
     if max_steps is None or not known:
         return None
@@ -149,11 +149,11 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def changes_of(work: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
-    """Yield what there is to say of the running trainings whenever that changes.
+    """Yield the lines of the running trainings whenever they change.
 
     Args:
         work: the folder of resumable state.
-        has_ended: waits until the next look; True ends.
+        has_ended: waits until the next update; returns True to end.
     """
     shown = ""
     while True:

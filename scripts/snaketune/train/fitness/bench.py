@@ -158,7 +158,7 @@ class Bench:
         size: of the model and its rows.
         folder: of the model.
         rows: packed rows.
-        work: for what trainings write.
+        work: folder of the trainings' files.
     """
 
     device: Device
@@ -186,7 +186,7 @@ class Bench:
         return PackedRows(path)
 
     def rows_of_one(self) -> PackedRows:
-        """Return rows of one document each, with padding behind it."""
+        """Return rows of one document each, followed by padding."""
         documents, path = _Documents(self.size, self.size.row * self.size.rows // 4), self.work / "padded.arrow"
         write_rows(path, documents, one_per_row(documents.lengths), self.size.row, PAD_ID)
         return PackedRows(path)
@@ -197,7 +197,7 @@ class Bench:
         adapter: Mapping[str, Any] | None = None,
         model: Mapping[str, Any] | None = None,
     ) -> TrainingSlice:
-        """Return the sections that training gets, with other values of some keys."""
+        """Return the sections that training gets, with some keys changed."""
         rank = {"r": min(BENCH_RANK, self.size.hidden // 4)}
         found = {
             "train": {**BENCH_SETTINGS, **(train or {})},
@@ -215,7 +215,7 @@ class Bench:
         rows: PackedRows | None = None,
         **settings: Any,
     ) -> tuple[PackedTrainer, TrainingChoices]:
-        """Return a trainer of ``cfg``, made in the order in which a run makes its own.
+        """Return a trainer of ``cfg``, made in the same order as in a run.
 
         Args:
             cfg: the sections.
@@ -253,7 +253,7 @@ class Bench:
 
 
 class StepTimes(TrainerCallback):
-    """Notes the loss of every step and, with all work of the device done, when it ended.
+    """Records the loss of every step and when it ended, after all work of the device.
 
     Attributes:
         losses: mean loss per trained token of each step, in nats.
@@ -269,7 +269,7 @@ class StepTimes(TrainerCallback):
         self._sum = 0.0
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Note a step."""
+        """Record a step."""
         total = float(self.trainer._tr_loss)  # waits for the device
         self.losses.append(total - self._sum)
         self._sum = total

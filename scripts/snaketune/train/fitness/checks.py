@@ -41,7 +41,7 @@ LAYER_8B = {"hidden": 4096, "inner": 14336, "heads": 32, "key_heads": 8, "vocabu
 
 
 def name_card(bench: Bench) -> TrialResult:
-    """Say which card and which packages these are."""
+    """Name the GPU and the packages."""
     gigabytes = memory_gigabytes(bench.device)
     facts = {
         "memory_gb": round(gigabytes, 1),
@@ -55,7 +55,7 @@ def name_card(bench: Bench) -> TrialResult:
 
 
 def choose_attention(bench: Bench) -> TrialResult:
-    """Say which attention kernel a run gets."""
+    """Name the attention kernel that a run gets."""
     dtype = computing_dtype(bench.configuration(), bench.device)
     kernel = training_attention("auto", bench.device, dtype, bench.folder)
     why = "documents are separated by " + ("a mask" if kernel in ("sdpa", "eager") else "their boundaries")
@@ -184,7 +184,7 @@ def plan_is_the_memory(bench: Bench) -> TrialResult:
 
 
 def peak_of_products(bench: Bench, seconds: float = 2.0, width: int = 8192) -> float:
-    """Return the FLOP/s of large matrix products in the format of training, measured."""
+    """Return the measured FLOP/s of large matrix products in the dtype of training."""
     dtype = mixed_dtype(bench.configuration()["train"], bench.device) or torch.float32
     one, other = (torch.randn(width, width, device=bench.device.type, dtype=dtype) for _ in range(2))
     for _ in range(3):
@@ -249,7 +249,7 @@ CHECKS: dict[str, Callable[[Bench], TrialResult]] = {
 
 
 def free() -> None:
-    """Give back what a check held."""
+    """Free the memory of a check."""
     torch._dynamo.reset()
     gc.collect()
     if has_usable_card():

@@ -1,4 +1,4 @@
-"""All checks of a card, one after the other, each with its verdict: passed, failed, or not here."""
+"""All checks of a GPU, one after the other, each with its verdict: passed, failed, or not here."""
 
 import contextlib
 import html
@@ -37,7 +37,7 @@ class CheckResult:
         verdict: ``passed``, ``failed`` or ``not here``.
         said: one sentence.
         figures: numbers, with the unit in the name.
-        seconds: that it took.
+        seconds: duration of the check.
     """
 
     name: str
@@ -55,9 +55,9 @@ def examine(
     """Return the findings of all checks on the device of this process.
 
     Args:
-        is_reduced: tiny shapes, as on a CPU: every line of the checks runs, speed means nothing.
+        is_reduced: tiny shapes, as on a CPU: every line of the checks runs, but speed has no meaning.
         checks: by name.
-        seconds: no check begins after them.
+        seconds: no check begins after this time.
 
     Returns:
         ``is_fit`` (nothing failed, nothing was left out for time, and there is a GPU), ``device`` and ``findings``.
@@ -101,7 +101,7 @@ def _verdict(bench: Bench, check: Callable[[Bench], TrialResult]) -> tuple[str, 
 
 
 def render_findings(found: dict[str, Any]) -> str:
-    """Return the page of what :func:`snaketune.train.fitness.examining.examine` found."""
+    """Return the page with the findings of :func:`snaketune.train.fitness.examining.examine`."""
     rows = "".join(_row(each) for each in found["findings"])
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
@@ -134,7 +134,7 @@ def check_card(folder: Path, allow_cpu: bool) -> int:
 
     Args:
         folder: where to.
-        allow_cpu: whether it is enough, without a card, that nothing failed.
+        allow_cpu: whether it suffices, without a GPU, that nothing failed.
     """
     try:
         found = examine()

@@ -27,12 +27,12 @@ EXAMPLE_MODEL_PRESETS = ("quickstart", "smollm2")
 
 
 class NotHereError(Exception):
-    """A check has no meaning on this machine, or a package of it is missing; the text says which."""
+    """A check does not apply to this machine, or a package is missing; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What a check saw: a sentence, and figures with their units in their names."""
+    """The result of a check: a sentence, and figures with their units in their names."""
 
     said: str
     figures: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def try_method(bench: Bench, name: str) -> TrialResult:
 
 
 def try_preset(bench: Bench, preset: dict[str, Any]) -> TrialResult:
-    """Train a few steps with what a preset says."""
+    """Train a few steps with the settings of a preset."""
     rows = None if packs_documents(preset) else bench.rows_of_one()
     seen = _try(bench, sections_of(preset, bench.configuration()["adapter"]["r"]), rows=rows)
     cards = cards_of(preset)
@@ -113,7 +113,7 @@ def _try(bench: Bench, sections: dict[str, dict[str, Any]], **given: Any) -> Tri
 
 
 def _loss(trainer: PackedTrainer) -> float:
-    """Return the loss on all rows, which unlike that of a step does not depend on which rows come when."""
+    """Return the loss on all rows, which unlike that of a step does not depend on the order of rows."""
     # Graphs of its own would take longer than the loss; before training nothing has wrapped the model in autocast.
     with torch.compiler.set_stance("force_eager"), trainer.accelerator.autocast():
         return trainer.held_out_measures()["eval_loss"]
@@ -146,10 +146,10 @@ def _need_what_it_needs(bench: Bench, sections: dict[str, dict[str, Any]]) -> No
 
 
 def sections_of(preset: dict[str, Any], rank: int) -> dict[str, dict[str, Any]]:
-    """Return what a preset says about a training, as the sections that a bench takes.
+    """Return the settings of a preset for training, as the sections that a bench takes.
 
     Args:
-        preset: as its file has it.
+        preset: the content of its file.
         rank: the largest that the check's model can have.
     """
     train = {name: value for name, value in preset.get("train", {}).items() if name in BENCH_SETTINGS}
@@ -164,7 +164,7 @@ def sections_of(preset: dict[str, Any], rank: int) -> dict[str, dict[str, Any]]:
 
 
 def cards_of(preset: dict[str, Any]) -> int:
-    """Return how many cards a preset trains on; all but one of its keys are tried on one."""
+    """Return how many GPUs a preset trains on; all but one of its keys are tried on one."""
     return preset.get("plan", {}).get("num_gpus", 1)
 
 

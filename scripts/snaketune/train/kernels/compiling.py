@@ -48,7 +48,7 @@ def compilations() -> Compilations:
 def pays(flops: float, rate: float | None) -> bool:
     """Tell whether a run is long enough for compilation, from its FLOPs and the expected FLOP/s.
 
-    The rule asks for the whole run, not for what is left of it, so that a resumed run decides as the first time.
+    The rule considers the whole run, not the rest of it, so that a resumed run decides as before.
 
     Args:
         flops: forward and backward passes of the whole run.
@@ -72,7 +72,7 @@ def wants_compiling(
         is_checkpointing: whether activations are recomputed.
 
     Raises:
-        ConfigError: if compiling is asked for together with what breaks it.
+        ConfigError: if compiling is requested together with a setting that breaks it.
     """
     if setting is False or (setting == "auto" and (device.is_cpu or not is_long)):
         return False, None
@@ -110,7 +110,7 @@ class CompilationWatch(TrainerCallback):
         self.later = 0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Note where training starts, which is not at step 0 after an interruption."""
+        """Record where training starts, which is not at step 0 after an interruption."""
         self._started = state.global_step
 
     def on_step_end(self, args, state, control, **kwargs):

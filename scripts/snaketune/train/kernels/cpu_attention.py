@@ -34,7 +34,7 @@ def attend_by_document(
             keys, and the longest of both, are the same.
         scale: of the products; one over the root of the width by default.
         window_size: how many tokens before its own (-1: all) and after it a token sees; none after it.
-        enable_gqa: neighbouring query heads share a key head; the kernel finds out by itself.
+        enable_gqa: whether neighbouring query heads share a key head; the kernel detects that itself.
     """
     edges = boundaries.tolist()
     # Trailing boundaries are equal where a batch is padded with empty documents.

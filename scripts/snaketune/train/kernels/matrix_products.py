@@ -1,7 +1,7 @@
 """Matrix products by the faster of the CPU libraries that torch ships.
 
-``torch.mm`` in float32 goes to MKL, which has slow kernels for processors of other makers; oneDNN, which torch uses for
-16-bit numbers, compiles its own for whatever it finds (measured on an AMD EPYC: 10-17% faster for the layers of a small
+``torch.mm`` in float32 goes to MKL, which is slow on processors of other makers; oneDNN, which torch uses for 16-bit
+products, compiles kernels for the processor at hand (measured on an AMD EPYC: 10-17% faster for the layers of a small
 model, 45% for 85 tokens times a vocabulary of 49,152). Both sum in float32.
 """
 

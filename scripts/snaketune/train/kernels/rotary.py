@@ -1,4 +1,4 @@
-"""Rotary positions as one step of autograd on a CPU: three passes over the states instead of seven, nothing kept.
+"""Rotary positions as one autograd function on a CPU: three passes over the states instead of seven, nothing saved.
 
 With the halves (a, b) of a head, and cos and sin of the token's angles (Su et al. 2021, arXiv:2104.09864, in the layout
 of GPT-NeoX, which transformers uses):

@@ -105,7 +105,7 @@ def open_model(
 
     Args:
         folder: a Hugging Face model folder.
-        dtype: dtype of the weights and, where these are quantised, of their products.
+        dtype: dtype of the weights and, if these are quantised, of their products.
         kernel: attention implementation.
         trust_remote_code: whether code that comes with the model may run.
         quantization: ``model.quantization``; a quantised model is on its device already.

@@ -15,7 +15,7 @@ NO_REWARDS: Mapping[str, Path] = {}
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Digests by what they are of, and the file of the adapter to continue from."""
+    """Digests by origin, and the file of the adapter to continue from."""
 
     digests: dict[str, str]
     start: Path | None

@@ -1,4 +1,4 @@
-"""The volatile side of a run: when and where it happened. It is part of no identity and never costs a result."""
+"""The volatile facts of a run: when and where it ran. They are part of no identity and never cost a result."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def noted(what: str, ask: Callable[[], T], seconds: float | None = None) -> T | None:
-    """Return what ``ask`` returns; where it fails or takes too long, None and a line that says so.
+    """Return the result of ``ask``; if it fails or takes too long, print a line and return None.
 
     For facts about a computation that has cost hours: drivers, commands and network disks that answer late or not at
     all must not end it.
@@ -24,7 +24,7 @@ def noted(what: str, ask: Callable[[], T], seconds: float | None = None) -> T | 
     Args:
         what: name of the fact.
         ask: looks it up.
-        seconds: the longest time that it may take, in a thread that is left behind then; None is any.
+        seconds: time limit, after which its thread is abandoned; None for no limit.
     """
     answers: list[T] = []
     errors: list[Exception] = []
@@ -73,7 +73,7 @@ def describe_git(folder: Path, seconds: float = GIT_SECONDS) -> dict[str, str] |
 
     Args:
         folder: a folder of the checkout.
-        seconds: the longest time that it may take; changes of large tracked files on a slow disk take minutes.
+        seconds: time limit; changes of large tracked files on a slow disk take minutes.
     """
     return noted("the git state", lambda: _git_state(folder, seconds), seconds)
 

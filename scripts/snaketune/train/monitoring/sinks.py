@@ -1,4 +1,4 @@
-"""Optional places that the lines of metrics.jsonl are also sent to: TensorBoard, trackio, Weights & Biases."""
+"""Optional sinks that also receive the lines of metrics.jsonl: TensorBoard, trackio, Weights & Biases."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ SINK_PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "w
 
 
 class Sink(Protocol):
-    """Something that takes metric lines."""
+    """A receiver of metric lines."""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Take one line."""
+        """Receive one line."""
         ...
 
     def close(self) -> None:
-        """Send what is not sent yet."""
+        """Send buffered lines."""
         ...
 
 
@@ -48,7 +48,7 @@ def open_sinks(names: Sequence[str], work: Path, config: TrainingSlice) -> list[
 
 
 def numbers_of(line: dict[str, Any]) -> dict[str, float]:
-    """Return the values of a metric line that can be drawn."""
+    """Return the values of a metric line that can be plotted."""
     return {name: value for name, value in line.items() if name != "step" and isinstance(value, int | float)}
 
 
@@ -62,7 +62,7 @@ class TensorBoard:
         print(f"TensorBoard: tensorboard --logdir {work / 'tensorboard'}", flush=True)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Draw one point of each curve."""
+        """Write one point of each curve."""
         for name, value in numbers_of(line).items():
             self._writer.add_scalar(name, value, line["step"])
 
@@ -90,7 +90,7 @@ class Trackio:
 
 
 class WeightsAndBiases:
-    """A W&B run in the project ``snaketune``; where it goes follows wandb's own environment variables."""
+    """A W&B run in the project ``snaketune``; its destination follows wandb's own environment variables."""
 
     def __init__(self, work: Path, config: TrainingSlice):
         import wandb

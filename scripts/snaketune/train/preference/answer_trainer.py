@@ -60,7 +60,7 @@ class Tally(PairSums):
 
 
 class AnswerTrainer(PackedTrainer):
-    """Trainer of answers: the loss of an optimizer step is the mean over its pairs, however they fall into rows.
+    """Trainer of answers: the loss of an optimizer step is the mean over its pairs, however they are packed into rows.
 
     Subclasses define the loss of each pair, or answer, in :meth:`_losses`.
     """

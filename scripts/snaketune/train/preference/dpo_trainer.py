@@ -1,4 +1,4 @@
-"""DPO: pairs in the batches, what the reference gives them, and their loss."""
+"""DPO: batches of pairs with their reference log-probabilities, and their loss."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class PreferenceTrainer(ReferencedTrainer):
     """Trainer of pairs by the loss of DPO."""
 
     def __init__(self, *args, loss: PreferenceLoss, **kwargs):
-        """Take what ReferencedTrainer takes and the loss of a pair, and compute the reference or remember it."""
+        """Take the arguments of ReferencedTrainer and the loss of a pair; compute or load the reference."""
         super().__init__(*args, **kwargs)
         self._pair_loss = loss
         trained: Any = self.train_dataset

@@ -90,7 +90,7 @@ class OddsRatioTrainer(AnswerTrainer):
     """
 
     def __init__(self, *args, loss: OddsRatioLoss, **kwargs):
-        """Take what PackedTrainer takes and the loss of a pair."""
+        """Take the arguments of PackedTrainer and the loss of a pair."""
         super().__init__(*args, **kwargs)
         trained: Any = self.train_dataset
         for part in (trained.rows, self._held_out):

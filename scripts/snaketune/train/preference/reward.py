@@ -127,7 +127,7 @@ class RewardTrainer(AnswerTrainer):
     tally_kind = ScoreTally
 
     def __init__(self, *args, loss: PairScoreLoss, **kwargs):
-        """Take what PackedTrainer takes and the loss of a pair."""
+        """Take the arguments of PackedTrainer and the loss of a pair."""
         super().__init__(*args, **kwargs)
         trained: Any = self.train_dataset
         for part in (trained.rows, self._held_out):

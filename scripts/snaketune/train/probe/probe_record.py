@@ -170,7 +170,7 @@ def probe_identity(
 
 @dataclass(frozen=True, slots=True)
 class ProbeJob:
-    """What this stage is given, by the names of the flags of ``probe_run.py``, where each has its sentence."""
+    """The inputs of the stage, named like the flags of ``probe_run.py``, which documents them."""
 
     spec: str
     code: str
@@ -184,7 +184,7 @@ class ProbeJob:
 
 
 def probe_run(job: ProbeJob) -> None:
-    """Write the measurement, new or recorded before under the same conditions."""
+    """Write the measurement: a new one, or one recorded under the same conditions."""
     take_cards()
     # One at a time: concurrent probes on one device would slow each other down.
     lock = wait_for_lock(job.scratch / "lock")

@@ -48,8 +48,8 @@ class ProbeInputs:
     Attributes:
         model_folder: the prepared base model.
         rows, held_out: packed rows of both splits, of the run itself.
-        scratch: a folder of the probe's own, on the disk that checkpoints go to: what is there is removed, and so is
-            the folder itself in the end.
+        scratch: a folder of the probe's own, on the disk of the checkpoints; it is emptied first and removed at the
+            end.
         start: weights of an adapter to continue from.
     """
 
@@ -69,19 +69,19 @@ class Probe:
             data and without checkpoints and evaluations: the median of ``rates``.
         rates: that of each repeat.
         spread: (fastest - slowest) / median of the repeats; 0 with one repeat.
-        peak_memory_bytes: on a GPU what tensors took at most, on a CPU the resident memory of this process, which
-            includes what it held before.
+        peak_memory_bytes: on a GPU the peak of tensors, on a CPU the resident memory of this process, including what it
+            held before.
         save_seconds: of one checkpoint, written and flushed to the disk of ``scratch``.
         load_seconds: until the first step can begin: loading, adapter, checks.
         warmup_seconds, warmup_tokens: of the steps before the first repeat, compiling included.
         evaluation_seconds: of the held-out loss; None without held-out rows.
         evaluation_tokens: real tokens of the held-out rows that were used.
         steps: optimizer steps in all, warm-up included.
-        measured_steps: those that count for the rate.
+        measured_steps: those that count for the throughput.
         tokens: real tokens trained on, warm-up included.
         losses: mean training loss per trained token of each log interval, in nats, in order.
         held_out_loss: after the last step, in nats per loss-bearing token; None without held-out rows.
-        engine: what was decided for speed: attention kernel, chunked loss, recomputation, compiled layers.
+        engine: the performance decisions: attention kernel, chunked loss, recomputation, compiled layers.
     """
 
     tokens_per_second: float
@@ -133,10 +133,10 @@ def probe(
         settings: operational settings of training; ``save_steps`` and ``report_to`` are ignored.
         steps: optimizer steps of one repeat.
         warmup_steps: optimizer steps before the first repeat, at least 1; at least 2 with ``repeat_seconds``.
-        repeats: how often a rate is measured.
-        repeat_seconds: how long a repeat is to last; None for ``steps`` steps.
+        repeats: how often the throughput is measured.
+        repeat_seconds: target duration of a repeat; None for ``steps`` steps.
         held_out_rows: held-out rows that are used, None for all.
-        max_seconds: no repeat begins after so many seconds of training; one is always measured.
+        max_seconds: no repeat begins after this many seconds of training; one is always measured.
 
     Raises:
         ConfigError: if the configuration does not fit the device or the model.
@@ -202,7 +202,7 @@ class ProbeClock(TrainerCallback):
     """Reads the clock after the warm-up and after every repeat, with the device synchronised.
 
     Args:
-        run: what is measured; its counter says how many tokens there were.
+        run: the training that is measured; its counter has the tokens.
         steps, warmup_steps, repeats, repeat_seconds, max_seconds: as in :func:`probe`.
 
     Attributes:

@@ -77,7 +77,7 @@ class GroupTrainer(GRPOTrainer):
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def training_step(self, *args, **kwargs):
-        """Run one forward and backward pass, after a look at its loss."""
+        """Run one forward and backward pass and check its loss."""
         loss = super().training_step(*args, **kwargs)
         self._require_finite("loss", loss)
         return loss
@@ -98,7 +98,7 @@ class GroupTrainer(GRPOTrainer):
         return str(self._redirected) if self._redirected else super()._get_output_dir(trial)
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write none: the project has its own."""
+        """Write no model card: the project has its own."""
 
     def _save_checkpoint(self, model, trial) -> None:
         root, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
@@ -117,7 +117,7 @@ class GroupTrainer(GRPOTrainer):
 
 
 class GroupMetrics(MetricsWriter):
-    """Writes the lines of a training by rewards, and stops one whose reward collapses.
+    """Writes the metrics of a training by rewards, and stops it if its reward collapses.
 
     Args:
         fall: how far the mean reward of five lines may be below the best such mean; None never stops.
@@ -133,7 +133,7 @@ class GroupMetrics(MetricsWriter):
         self._best = -math.inf
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Begin to measure, and forget lines that lie after the checkpoint."""
+        """Start measuring, and discard the lines after the checkpoint."""
         super().on_train_begin(args, state, control, **kwargs)
         self._times_of_run.start()
 
@@ -233,7 +233,7 @@ def _scoring(name: str, judge: Path, folder: Path, rows: PackedRows, prompts: Pr
 def add_callbacks(
     trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: TrainSection, metrics: Path, sinks: Any
 ) -> None:
-    """Let what saves, stops and writes take part in a training."""
+    """Add the callbacks that save, stop and write to a training."""
     for name in ("PrinterCallback", "ProgressCallback"):
         for callback in [each for each in trainer.callback_handler.callbacks if type(each).__name__ == name]:
             trainer.remove_callback(callback)

@@ -33,7 +33,7 @@ def train_by_rewards(
 ) -> Finished:
     """Train to the end, from the newest intact checkpoint in ``work`` if there is one.
 
-    Takes and raises what :func:`snaketune.train.run.train` does.
+    Arguments and errors are those of :func:`snaketune.train.run.train`.
     """
     require_sinks(settings["report_to"])
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])

@@ -66,12 +66,12 @@ class Reward:
 
     @property
     def is_scored(self) -> bool:
-        """Whether a reward model gives it."""
+        """Whether it comes from a reward model."""
         return isinstance(self.score, ScoredBy)
 
     @property
     def __name__(self) -> str:
-        """What TRL calls it in its metrics."""
+        """The reward's name in TRL's metrics."""
         return self.name.replace("/", "_").replace(":", "_")
 
     def __call__(

@@ -1,1 +1,1 @@
-"""What the results and their records say: owners, provenance, leftovers, pruning."""
+"""The results and their records: owners, provenance, leftovers, pruning."""

@@ -14,7 +14,7 @@ GROUPS = tuple(dict.fromkeys(group for stage in TABLE for group in stage.groups(
 def adopt_outputs(folder: Path, work: str | Path = "work") -> None:
     """Record the files of a variant or run that have no record.
 
-    A readable file is trusted as found; later changes to it are noticed.
+    A readable file is trusted as found; later changes to it are detected.
     """
     for names in GROUPS:
         paths = [folder / name for name in names]

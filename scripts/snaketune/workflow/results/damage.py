@@ -85,9 +85,9 @@ def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:
 
 
 def _drop_contradicted(folder: Path, work: str | Path) -> None:
-    """Remove what was changed while nothing watched it, with all that its job makes again beside it.
+    """Remove what was changed while it had no record, with the other outputs of its job.
 
-    A training is not repeated for facts beside its adapter: where its state is gone, that is left to the user.
+    A training is not repeated for facts beside its adapter: if its state is gone, that decision is left to the user.
     """
     for path, group in contradicted_groups(folder, work).items():
         adapter = path.with_name("adapter.manifest.json")
@@ -111,7 +111,7 @@ def _is_dear(output: Output, work: str | Path) -> bool:
 
 
 def _has_state(adapter: Path, work: str | Path) -> bool:
-    """Tell whether a training can give its results again, or whether its manifest cannot be read at all."""
+    """Tell whether a training can restore its results, or whether its manifest cannot be read at all."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found: bool = (Path(work) / "runs" / read_json(adapter)["fingerprint"]).is_dir()
         return found

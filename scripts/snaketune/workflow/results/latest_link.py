@@ -10,7 +10,7 @@ LINK, LINK_TEXT = "latest", "latest.txt"
 
 
 def point_latest(folder: Path, current: str) -> None:
-    """Make ``folder/latest`` lead to the run folder ``current`` when its report exists.
+    """Make ``folder/latest`` point to the run folder ``current`` when its report exists.
 
     Disks without symbolic links (exFAT, some of CIFS, a WSL mount of Windows) get ``latest.txt`` with the folder's
     name instead. A real folder of that name, which scp or a cloud sync makes out of the link, is moved aside.
@@ -49,7 +49,7 @@ def _name_of_latest(folder: Path) -> str | None:
 
 
 def _link(folder: Path, current: str) -> bool:
-    """Make the link; False where the disk has none."""
+    """Make the link; return False if the disk has no links."""
     partial = sibling(folder / LINK)
     try:
         # A link cannot be changed in place; renaming a new one over it never leaves a moment without.

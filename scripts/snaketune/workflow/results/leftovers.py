@@ -42,7 +42,7 @@ def find_unsealed(work: str | Path) -> list[Path]:
 
 
 def drop_shard_files(folders: Iterable[Path]) -> None:
-    """Remove what shards of finished stages left: the workflow that would have removed it was killed.
+    """Remove shard files of finished stages, whose workflow was killed before it removed them.
 
     Args:
         folders: of results in use, after a workflow that ended well: no job reads shards any more.

@@ -222,7 +222,7 @@ def proofs_in(folder: Path) -> list[JobIdentity]:
 
 
 def drop_notes(folder: Path, names: Container[str]) -> None:
-    """Remove what is noted of the jobs that wrote one of ``names`` into ``folder``."""
+    """Remove the notes of the jobs that wrote one of ``names`` into ``folder``."""
     entries = _read(folder)
     kept = {
         job: entry for job, entry in entries.items() if not any(Path(path).name in names for path in entry["outputs"])

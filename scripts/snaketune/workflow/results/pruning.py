@@ -120,7 +120,7 @@ def account(unused: list[Unused], removed: list[Unused], owners: Iterable[object
 
 
 def prune(cut: dict[str, Any]) -> list[str]:
-    """Find unused variants, remove them where that is asked for, and return the account, a line for each.
+    """Find unused variants, remove them if requested, and return a line for each.
 
     Args:
         cut: ``results``, ``variants``, ``runs`` and ``specs`` in use, the ``owner`` that asks, ``others`` whose results

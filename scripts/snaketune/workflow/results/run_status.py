@@ -88,6 +88,6 @@ def _stages_of(job_table: JobTable, run: str) -> list[str]:
 
 
 def _ordered(stages: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Return stages in the order in which the workflow does them."""
+    """Return stages in the order of the workflow."""
     order = list(STAGE_BY_NAME)
     return sorted(stages, key=lambda stage: order.index(stage[0]))

@@ -1,7 +1,7 @@
-"""Small files without a record in ``work``: what is noted beside them tells an edit from what their jobs wrote.
+"""Small files without a record in ``work``: the provenance notes beside them reveal edits.
 
-``work`` may be removed, or stay behind when results are copied. ``.made.json`` goes with the results: a fact that has
-no record and another digest than is noted there was edited or damaged, however well it can be read.
+``work`` may be removed, or stay behind when results are copied. ``.made.json`` goes with the results: a fact without a
+record whose digest differs from the note was edited or damaged, even if it is readable.
 """
 
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ def unrecorded_facts(wanted: Iterable[str], work: str | Path) -> list[Path]:
 
 
 def contradicted_groups(folder: Path, work: str | Path) -> dict[Path, list[str]]:
-    """Return the files in ``folder`` that are not what is noted, each with the names of all that its job wrote there.
+    """Return the files in ``folder`` that differ from the notes, each with the names of all outputs of its job.
 
     Files with a record are left to it.
     """
@@ -74,7 +74,7 @@ def contradicted_groups(folder: Path, work: str | Path) -> dict[Path, list[str]]
 
 
 def drop_stale_notes(folder: Path, work: str | Path) -> None:
-    """Remove notes of jobs that have run again since, in a workflow that was killed before it could note it.
+    """Remove notes of jobs that have rerun since, in a workflow that was killed before it updated them.
 
     What has a record is what its last job wrote.
     """
@@ -85,7 +85,7 @@ def drop_stale_notes(folder: Path, work: str | Path) -> None:
 
 
 def _contradicted(folder: Path, paths: Iterable[Path], work: str | Path) -> list[Path]:
-    """Return those of ``paths``, in ``folder``, that have another digest than is noted there."""
+    """Return those of ``paths``, in ``folder``, whose digest differs from the note."""
     if not (paths := list(paths)):
         return []  # the usual case, for which no digests are read
     noted = _noted(folder)

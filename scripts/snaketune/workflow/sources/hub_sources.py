@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face hub as found when the workflow starts: a commit, and files at that commit.
 
-Code of a data set is never run, so data that a loading script would generate are not available. Which files belong to a
-configuration and a split is told by the data set's card (``configs`` in the head of its README.md), else by their
-names.
+Code of a data set is never run, so data that a loading script would generate are not available. The data set's card
+(``configs`` in the head of its README.md) decides which files belong to a configuration and a split, else their names.
 """
 
 import os

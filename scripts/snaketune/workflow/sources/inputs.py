@@ -35,11 +35,11 @@ NOTABLE_BYTES = 2_000_000_000
 
 
 class ExternalInputs:
-    """Finds and digests what configurations point at; unchanged files are not read again.
+    """Finds and digests what configurations refer to; unchanged files are not read again.
 
     Args:
         cache: JSON file of the digests of files.
-        remote: looks up objects; by default one with its memory beside the cache.
+        remote: looks up objects; by default with its cache beside ``cache``.
         hub: looks up data sets of the hub, likewise.
     """
 
@@ -84,7 +84,7 @@ class ExternalInputs:
             self._tokenizers[model] = self._cache.digest_of_files(folder, files)
 
     def find_sources(self, config: RunConfig) -> None:
-        """Find the sources of ``config`` without reading them, for a look at their beginnings.
+        """Find the sources of ``config`` without reading them, to inspect their beginnings.
 
         Raises:
             ConfigError: if a source cannot be used.

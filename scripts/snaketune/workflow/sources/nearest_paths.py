@@ -1,4 +1,4 @@
-"""What a path that leads nowhere was probably meant to be: paths of Windows, quotes, case, composed letters, typing."""
+"""The path that was probably meant by one that does not exist: Windows paths, quotes, case, composed letters, typos."""
 
 import difflib
 import os
@@ -15,7 +15,7 @@ MOST_COMPARED = 10_000
 
 
 def nearest_path(given: str) -> str | None:
-    """Return a path that exists and is written nearly like ``given``; a path of Windows as WSL names it.
+    """Return an existing path that is spelled nearly like ``given``; a Windows path as WSL names it.
 
     Args:
         given: a path that does not exist.
