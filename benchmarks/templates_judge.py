@@ -89,6 +89,8 @@ class Judge:
 
         Args:
             messages: the record's own.
+            tools: the tools on offer.
+            rows: ids and mask of each row.
             lost: answers whose reasoning is reported as left out.
         """
         wanted = [n for n, turn in enumerate(messages) if turn["role"] == "assistant" and turn.get("weight") != 0]

@@ -32,6 +32,9 @@ def with_trl(folder: Path, records: Path, cache: Path, max_length: int | None) -
     """Return the preparation of TRL's SFTTrainer, ``_prepare_dataset``, of a trainer that is made beforehand.
 
     Args:
+        folder: the model folder.
+        records: the records as JSON lines.
+        cache: folder for what TRL and datasets write.
         max_length: as in TRL's SFTConfig; None leaves out the step that cuts texts and looks for empty masks.
     """
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -100,8 +100,7 @@ def _resolve_run(
         # A section that is null in a layer leaves the values below it untouched.
         own = {key: value for key, value in layer.values.items() if key not in ("preset", "runs") and value is not None}
         for key in flatten(own):
-            # Recorded while merging: afterwards a value no longer shows which layer it came from, and errors and the
-            # report name that layer.
+            # Recorded while merging: errors and the report name the layer, which the merged value no longer shows.
             origins[key] = layer.name
         merged = merge(merged, own)
     _check_writable(merged, origins)
@@ -189,7 +188,8 @@ def suggestion(key: str, model: type[BaseModel], path: str = "") -> str:
     """Return the hint for an unknown key: the feature's setting, another tool's name, the nearest key, or all keys.
 
     Args:
-        key, model: an unknown key, and the model of its section.
+        key: an unknown key.
+        model: the model of its section.
         path: the dotted prefix; a key that means something else in another section is looked up with its prefix.
     """
     section = path.rstrip(".").rsplit(".", 1)[-1]

@@ -22,9 +22,12 @@ MOST_KEPT_BYTES = 8 << 20
 class Output:
     """A file as its job wrote it.
 
-    Attributes: path: the file. group: the names of all small files that the same job wrote beside it, including its
-        own. digest: XXH3-128 of its content. mtime_ns: its modification time, in nanoseconds since the epoch. content:
-        its text; None if it was too long to be kept.
+    Attributes:
+        path: the file.
+        group: the names of all small files that the same job wrote beside it, including its own.
+        digest: XXH3-128 of its content.
+        mtime_ns: its modification time, in nanoseconds since the epoch.
+        content: its text; None if it was too long to be kept.
     """
 
     path: Path

@@ -49,6 +49,9 @@ def measure_likelihood(
     Memory holds one batch, one chunk of logits and a few numbers per document, however many there are.
 
     Args:
+        model: a causal language model, with its adapter if it has one.
+        rows: packed rows.
+        settings: how the model was loaded.
         pairs: whether two documents of one record are a chosen and a rejected answer, and single ones may be bad
             answers; else they are examples of answers of one conversation.
         texts: records of plain text, int64: all documents of one are its pieces, and count as one document.

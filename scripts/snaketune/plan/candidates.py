@@ -67,7 +67,9 @@ def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any
     """Return what to change in the configuration; None if no candidate is faster by more than the noise.
 
     Args:
-        current, best: a row each: ``tokens_per_second`` (None if it ran out of memory), ``spread``, ``keys``.
+        current: the configured candidate's row: ``tokens_per_second`` (None if it ran out of memory), ``spread``,
+            ``keys``.
+        best: the row of the fastest candidate.
     """
     if current["tokens_per_second"] is None:
         # Without a measurement of the configured setting there is nothing to compare with; that the other one fits is

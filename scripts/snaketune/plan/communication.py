@@ -35,7 +35,8 @@ def bytes_per_step(work: Work, memory: MemoryPlan, name: StrategyName, gpus: int
     Args:
         work: the run.
         memory: its plan on one GPU, whose weights are gathered.
-        name, gpus: the strategy.
+        name: the strategy.
+        gpus: number of GPUs.
         accumulation: micro-batches of a step.
     """
     width = DTYPE_BYTES[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
@@ -59,7 +60,11 @@ def efficiency_of(
     """Return the scaling efficiency of several GPUs; None if throughput, link or memory is unknown.
 
     Args:
-        work, memory, name, gpus, accumulation: as in ``bytes_per_step``.
+        work: the run.
+        memory: its plan on one GPU.
+        name: the strategy.
+        gpus: number of GPUs.
+        accumulation: micro-batches of a step.
         tokens_per_second: of one GPU alone.
         link: between two of them, GB/s in one direction.
     """

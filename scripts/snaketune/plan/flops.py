@@ -111,9 +111,13 @@ def hardware_flops(
     """Return the FLOPs actually executed: ``model_flops`` and the recomputed forward passes.
 
     Args:
-        shape, tokens, sum_squared_lengths, lora_parameters, full: as in ``model_flops``.
-        checkpoint_every: one in this many layers is recomputed in the backward pass: 1 all of them, 0 none. The head
-            is never recomputed.
+        shape: the model.
+        tokens: real tokens, without padding.
+        sum_squared_lengths: sum over the documents of their squared length, in tokens².
+        lora_parameters: trainable parameters of the adapter; 0 without one.
+        full: whether all weights are trained.
+        checkpoint_every: one in this many layers is recomputed in the backward pass: 1 all of them, 0 none. The head is
+            never recomputed.
     """
     model = model_flops(shape, tokens, sum_squared_lengths, lora_parameters, full)
     # Recomputation repeats the forward pass, 2 operations per weight and token.

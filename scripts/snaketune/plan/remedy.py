@@ -44,7 +44,8 @@ def find_remedy(
     fit together.
 
     Args:
-        work, target: the run and its device.
+        work: the run.
+        target: its device.
         memory: its plan.
         options: the methods with the memory that each needs on a GPU.
         own: the run's method.

@@ -90,7 +90,9 @@ def read_work(
     Args:
         cfg: the ``model``, ``adapter`` and ``train`` sections.
         folder: the prepared model; only its configuration is read.
-        model, rightsize, pack: the fact files.
+        model: manifest of the model.
+        rightsize: rightsize.json.
+        pack: manifest of the packed rows.
         target: the device, which decides dtypes and recomputation.
         answers: what is known of the model from earlier plans.
 

@@ -45,6 +45,8 @@ def copy_verified(
     An interrupted copy is kept beside ``target`` and resumed; the final digest covers the resumed part as well.
 
     Args:
+        path: the file.
+        target: the copy.
         digest: expected XXH3-128 of the file.
         advance: called with the number of bytes processed.
         share: whether to try a reflink.

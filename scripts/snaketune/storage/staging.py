@@ -86,9 +86,7 @@ def stage_sources(
 def ensure_staged(
     sources: Sequence[NamedSource], scratch: str | Path | None, work: str | Path = "work", disks: Disks | None = None
 ) -> list[Path]:
-    """Return a verified place to read each source from, copying or generating it first if needed.
-
-    It can be called on any node, and again after any restart.
+    """Return a verified place to read each source from, on any node; copy or generate it first if needed.
 
     Raises:
         DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
@@ -111,7 +109,9 @@ def ensure_near(
     Args:
         folder: folder of the earlier stage.
         files: ``{name: {bytes, digest}}`` of its manifest.
-        scratch, work, disks: as for :func:`ensure_staged`.
+        scratch: as for :func:`ensure_staged`.
+        work: likewise.
+        disks: likewise.
 
     Raises:
         DataError: if a file changed, or the copies do not fit on scratch.

@@ -12,7 +12,8 @@ def fingerprint(
 
     Args:
         spec: configuration and code.
-        rightsize, rows: the facts of the data.
+        rightsize: the facts of the data.
+        rows: the facts of the packed rows.
         origins: digests of the weights that training starts from.
         versions: of the packages that do arithmetic.
     """

@@ -84,7 +84,8 @@ def train(
 
     Args:
         model_folder: the prepared base model.
-        rows, held_out: packed rows of both splits.
+        rows: packed training rows.
+        held_out: packed held-out rows.
         cfg: the ``train``, ``adapter`` and ``model`` slices of the configuration.
         settings: operational settings (loader, checkpoints, limits), which never change the result.
         work: private folder of this training, named after its fingerprint.

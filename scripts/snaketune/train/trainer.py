@@ -445,7 +445,8 @@ def assemble(
         layout: what batches hold.
         hooks: injected behaviour: sealing of checkpoints, stop requests, process group.
         callbacks: further callbacks, in this order.
-        kind: class of the trainer, which takes the ``settings``.
+        kind: class of the trainer.
+        **settings: further arguments of that class.
     """
     held_out = rows if held_out is None else held_out
     trainer = kind(

@@ -19,10 +19,11 @@ def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 
     """Return the cores of a data job: all but those that a concurrent training would hold.
 
     Only the training of a run with other data can be concurrent: trainings on this variant wait for it, and a finished
-        one holds nothing.
+    one holds nothing.
 
     Args:
-        stage, id: the variant that is made.
+        stage: the stage.
+        id: the variant that is made.
         job_table: the configured runs.
         cores: what `--cores` gives.
         gpus: the maximum number of concurrent trainings.

@@ -308,7 +308,7 @@ class JobTable:
         """Return the facts of the merge that a base model, or a run, starts from; None without one.
 
         Not the manifest that ``accept_merge`` writes: that comes after the report, and Snakemake does not check jobs
-            downstream of a job that has to run for changes of their own.
+        downstream of a job that has to run for changes of their own.
         """
         name = references(self._config(id, run)).get(BASE_KEY)
         return self.run_path(name, "merge.json") if name else None

@@ -52,7 +52,8 @@ def leftovers(
     Args:
         sample: the first records.
         made: what each became, None where it was refused.
-        seen: what the conversion did not use; ``rejected`` is the column of rejected answers.
+        seen: what the conversion did not use.
+        rejected: the column of rejected answers, if there is one.
         rendered: column and markup of conversations that are one text, which other columns may have parts of.
     """
     lost, known = [], []

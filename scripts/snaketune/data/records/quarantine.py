@@ -26,7 +26,8 @@ def entry_of(source: int, path: str, line: int, offset: int | None, content: byt
     """Return the quarantine entry of a refused line.
 
     Args:
-        source: index of the source, ``path`` its name.
+        source: index of the source.
+        path: the user's name of the source.
         line: number of the line, item or row, from 1.
         offset: byte offset of the line's first byte in the (decompressed) file; None for rows of a table.
         content: the raw line; its first 2,000 characters are kept, with invalid bytes replaced.

@@ -66,6 +66,7 @@ def pack(lengths: np.ndarray, row_length: int) -> RowPlan:
 
     Args:
         lengths: tokens of each document, shape [documents]; none may exceed ``row_length``.
+        row_length: tokens of a row.
 
     Returns:
         For each row the indices of its documents, in the order they are laid out (by index).

@@ -43,6 +43,7 @@ def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | 
 
     Args:
         lengths: tokens of each training document, shape [documents].
+        policy: the ``tokens`` section.
         context: context length of the model in tokens, or None if its configuration gives none.
 
     Raises:

@@ -30,7 +30,12 @@ def sketch_shard(
     """Write sketches of the shard's records to ``folder``, skipping records that equal an earlier one.
 
     Args:
+        path: canonical records.
+        policy: the criteria for near duplicates.
+        shard: the shard to sketch.
         keys: the files of keys of all shards: an earlier equal record may be in any of them.
+        folder: receives the sketches.
+        threads: processes to use.
     """
     ranges = line_ranges(path)
     own = set(_ranges(path, shard))

@@ -117,6 +117,7 @@ def refuse_foreign(head: bytes, name: str, inside: bool = False) -> None:
     Args:
         head: the first 512 bytes, decompressed if ``inside``.
         name: the user's name of the file.
+        inside: whether the file is packed inside another one.
 
     Raises:
         DataError: with the kind of file and what to do.

@@ -21,6 +21,7 @@ def after_header(whole: str, prompt: str, header: str, control: re.Pattern[str])
         whole: the rendered history and answer.
         prompt: the inference prompt, without reasoning marks at its end.
         header: the part of the prompt after the history, without these marks.
+        control: matches any control token.
     """
     if not prompt.endswith(header) or not control.search(header):
         return None
@@ -36,9 +37,12 @@ def after_history(
     """Return the text of ``whole`` after the last turn of the history, or None if its end is ambiguous.
 
     Args:
-        whole, prompt: as in :func:`after_header`.
+        whole: as in :func:`after_header`.
+        prompt: as in :func:`after_header`.
         silent: the history, rendered without the generation prompt.
+        history: the turns before the answer.
         message: the answer.
+        control: matches any control token.
     """
     if whole.startswith(silent) and _begins_with_text(whole[len(silent) :], message):
         return whole[len(silent) :]

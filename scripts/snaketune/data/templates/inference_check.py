@@ -123,6 +123,8 @@ def check_inference(
     """Check that every trained answer follows its inference prompt, and that rows equal transformers' rendering.
 
     Args:
+        conversations: the sample.
+        reference: renders and encodes with transformers.
         place: gives the place of a document's record, for error messages.
 
     Returns:

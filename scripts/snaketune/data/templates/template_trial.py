@@ -45,7 +45,8 @@ def try_template(
         special_tokens: as for :class:`~snaketune.data.templates.templates.ChatTemplate`.
         day: the date that ``strftime_now`` writes.
         conversations: each with its name for messages, its messages and its tools.
-        seconds, size: limits on CPU time in seconds and on memory in bytes.
+        seconds: limit on CPU time.
+        size: limit on memory, in bytes.
 
     Raises:
         ConfigError: if the template cannot be compiled, or exceeds a limit.

@@ -99,6 +99,8 @@ def audit(rows: AuditedRows, limits: TokenLimits, place: Callable[[int], str]) -
     """Count and check ``rows``, each of which has a loss-bearing token.
 
     Args:
+        rows: the rows to check.
+        limits: the constraints of model and template.
         place: gives the place of a row's record, for error messages.
 
     Raises:

@@ -110,6 +110,7 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate
     """Compare fastokens with ``tokenizers`` on ``sample`` and on fuzz strings, and choose an engine.
 
     Args:
+        tokenizer: the tokenizer of the run.
         sample: rendered texts of this run.
     """
     fuzz = fuzz_strings(tokenizer)

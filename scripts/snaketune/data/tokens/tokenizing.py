@@ -43,6 +43,7 @@ def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) ->
     """Choose engine and method on a sample of the run's records, and check the sample against transformers.
 
     Args:
+        recipe: how to tokenise, before the choices.
         files: the records of the splits.
         threads: maximum number of native threads of an engine.
 
@@ -195,8 +196,13 @@ def tokenize_split(
     The bytes of the output do not depend on ``threads``.
 
     Args:
+        split: name of the split.
+        records: its canonical records.
+        recipe: how to tokenise.
+        output: the folder to write.
         dropped: receives one JSON line per record left out: ``split``, ``record`` (line of the split's file, from 0),
             ``source`` and ``line`` (its origin), ``reason`` and ``detail``.
+        threads: maximum number of processes.
         done: results of shards for this split's chunks, followed by those of later splits.
 
     Returns:

@@ -34,7 +34,8 @@ def timing_facts(single: TokenTimer, batched: TokenTimer, batch_size: int) -> di
 
     Args:
         single: requests answered one at a time; the latency of a request is its time from prompt to last token.
-        batched: requests answered ``batch_size`` at a time.
+        batched: requests answered in batches.
+        batch_size: requests in a batch.
     """
     return {
         **latency(single.seconds),

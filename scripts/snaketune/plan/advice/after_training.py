@@ -39,7 +39,8 @@ def answering_of(
     times faster.
 
     Args:
-        work, target: the run and its device.
+        work: the run.
+        target: its device.
         pack: facts of the packed rows, for the length of an answer.
         timings: ``models.tuned`` of the evaluations of earlier runs there, the newest last.
     """
@@ -81,7 +82,10 @@ def after_training(
 
     Args:
         cfg: the ``evaluate`` and ``merge`` sections.
-        work, seen, disk, found: the run, its forecast, its disk and how fast it answers.
+        work: the run.
+        seen: its forecast.
+        disk: the disk that it needs.
+        found: its generation speed.
         held_out: held-out documents.
     """
     models = 3 if cfg["merge"]["enabled"] else 2
@@ -126,7 +130,8 @@ def host_memory(
     """Return the host memory that a run needs: on a CPU that of training, else that of libraries and loading.
 
     Args:
-        work, target: the run and its device.
+        work: the run.
+        target: its device.
         memory_gb: planned memory of the device.
         model: facts of the base model, for the largest of its files, which is in memory while it is loaded.
         workers: loader processes.

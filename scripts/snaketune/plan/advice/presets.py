@@ -29,7 +29,9 @@ def preset_rows(cfg: PlanningSlice, work: Work, target: Target, seen: Forecast, 
 
     Args:
         cfg: the ``model``, ``adapter`` and ``train`` sections of the run.
-        work, target, seen: the run, its device and its forecast.
+        work: the run.
+        target: its device.
+        seen: its forecast.
         packs: whether its rows are packed.
     """
     return [_row(name, values, cfg, work, target, seen, packs) for name, values in load_presets().items()]

@@ -40,8 +40,10 @@ def strategy_table(
     unknown.
 
     Args:
-        seen, target, work: the run on the device.
+        seen: the forecast of the run.
+        target: its device.
         memory: its plan on one GPU.
+        work: the run.
         reached: what earlier runs reached.
     """
     if target.is_cpu:

@@ -95,7 +95,8 @@ def memory_per_gpu(
     Args:
         plan: of the run on one GPU.
         setting: the run.
-        name, gpus: the strategy.
+        name: the strategy.
+        gpus: number of GPUs.
         layers: of the model.
         offload: ``train.offload``.
     """

@@ -41,7 +41,8 @@ def sensitivity_table(
     """Return the effect of each single change on hours and dollars; only ratios of times if throughput is unknown.
 
     Args:
-        work, seen: the run and its budget.
+        work: the run.
+        seen: its forecast.
         rightsize: facts about the lengths of the documents.
         packs: whether rows are packed.
         has_fp8: whether the device computes in float8 and the run does not yet.

@@ -44,7 +44,9 @@ def forecast(
     Args:
         cfg: the ``train`` section and others.
         settings: operational settings of training: when it saves.
-        work, target, rate: the run, the device and its rate.
+        work: the run.
+        target: its device.
+        rate: its throughput.
         measured: what earlier runs of this kind measured.
     """
     train, per_second = cfg["train"], rate.tokens_per_second or 1.0

@@ -76,7 +76,9 @@ def finished_runs(
     """Yield folder, run_info.json and plan.json of every run on the target's kind of device.
 
     Args:
-        results, target, host: as in ``find_measurement``.
+        results: the results folder.
+        target: the device.
+        host: this machine, which matters on a CPU.
         plans: plans by folder that are taken instead of the files.
     """
     for file in sorted((results / "runs").glob("*/*/run_info.json")):

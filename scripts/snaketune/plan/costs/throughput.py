@@ -81,7 +81,9 @@ def estimated_rate(
         work: the run.
         hardware: the device.
         utilization: share of its peak that is reached.
-        every, full, quantization: other settings than the run's own, as in ``Work.flops_per_token``.
+        every: recomputed layers, if not the run's own setting, as in ``Work.flops_per_token``.
+        full: whether all weights are trained, if not the run's own method.
+        quantization: of the base, if not the run's own.
     """
     peak, flops = peak_of(work, hardware), work.flops_per_token(every, full)
     # No number is better than one that is wrong by a factor of ten: the step's time is the count of kernels, which

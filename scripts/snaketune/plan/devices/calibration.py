@@ -36,7 +36,11 @@ def find_calibration(
     """Return the FLOP/s of runs of about this size on this device; None without any.
 
     Args:
-        results, own, speed, target, host: as in ``past_runs.find_measurement``.
+        results: the results folder.
+        own: the folder of the run being planned.
+        speed: its speed key.
+        target: the device.
+        host: this machine, which matters on a CPU.
     """
     found = []
     for folder, info, plan in finished_runs(results, target, host):

@@ -83,7 +83,10 @@ def next_smaller_setting(
     alone is taken; if none does, the one that saves most, and shorter documents only if nothing else is left.
 
     Args:
-        config, setting, budget_gb, margin: as in ``choose_checkpointing``.
+        config: a ``PreTrainedConfig`` of transformers.
+        setting: the run.
+        budget_gb: memory of the device, in GB (10⁹ bytes).
+        margin: fraction by which the plan may underestimate.
 
     Raises:
         PlanError: if the architecture cannot be planned.

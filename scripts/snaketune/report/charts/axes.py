@@ -38,7 +38,8 @@ def linear(low: float, high: float, count: int, whole: bool = False, nice: bool 
     """Return an axis over some values with about ``count`` ticks at 1, 2 or 5 times a power of ten.
 
     Args:
-        low, high: the lowest and the highest value; equal ones are widened.
+        low: the lowest value; if it equals the highest, the axis is widened.
+        high: the highest value.
         count: desired number of ticks.
         whole: ticks are whole numbers.
         nice: the axis begins and ends at a tick; otherwise at the lowest and the highest value.

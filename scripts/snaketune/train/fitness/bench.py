@@ -220,9 +220,10 @@ class Bench:
         Args:
             cfg: the sections.
             name: of the folder that it writes into.
-            hooks, callbacks: of the trainer.
+            hooks: of the trainer.
+            callbacks: of the trainer.
             rows: other rows than the bench's own.
-            settings: further ones of the kind of trainer.
+            **settings: further ones of the kind of trainer.
         """
         train, rows = cfg["train"], rows or self.rows
         choose_kernels(train["deterministic"], self.device)

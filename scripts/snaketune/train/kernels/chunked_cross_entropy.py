@@ -105,8 +105,9 @@ def linear_cross_entropy(
 
     Args:
         hidden: hidden states at the positions that carry loss, shape [tokens, width].
-        weight, bias: of the output layer, shapes [vocabulary, width] and [vocabulary].
+        weight: of the output layer, shape [vocabulary, width].
         targets: the token to predict from each state, int64, shape [tokens].
+        bias: of the output layer, shape [vocabulary].
         chunk: tokens whose logits exist at the same time; by default as many as give 2^26 logits (8 million on a CPU).
     """
     dtype = _product_dtype(hidden, weight)

@@ -29,9 +29,13 @@ def attend_by_document(
     """Return causal attention within documents, shape [tokens, heads, width].
 
     Args:
-        query, key, value: shape [tokens, heads, width]; keys and values may have fewer heads.
-        boundaries: first token of each document, and the end of the last, int32, shape [documents + 1]; those of the
-            keys, and the longest of both, are the same.
+        query: shape [tokens, heads, width].
+        key: the same; it may have fewer heads.
+        value: likewise.
+        boundaries: first token of each document, and the end of the last, int32, shape [documents + 1].
+        boundaries_of_keys: the same.
+        longest: tokens of the longest document.
+        longest_of_keys: the same.
         scale: of the products; one over the root of the width by default.
         window_size: how many tokens before its own (-1: all) and after it a token sees; none after it.
         enable_gqa: whether neighbouring query heads share a key head; the kernel detects that itself.

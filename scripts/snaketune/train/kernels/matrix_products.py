@@ -14,7 +14,8 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
 
     Args:
         x: shape [tokens, in], of any strides.
-        weight, bias: shapes [out, in], of any strides, and [out].
+        weight: shape [out, in], of any strides.
+        bias: shape [out].
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -41,7 +41,8 @@ class PreferenceLoss:
         has it from the authors: a sum would make the target depend on the length of the answers.
 
         Args:
-            policy, reference: log-probabilities of the documents in nats, shape [documents].
+            policy: log-probabilities of the documents under the policy, in nats, shape [documents].
+            reference: those under the reference.
             tokens: trained tokens of each document, shape [documents].
         """
         ratios = policy - reference

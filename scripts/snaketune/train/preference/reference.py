@@ -77,8 +77,10 @@ class ReferencedTrainer(AnswerTrainer):
         """Take the arguments of PackedTrainer and two more.
 
         Args:
+            *args: of PackedTrainer.
             remember: stores and returns computed blocks of the reference.
             starts_from_adapter: whether the adapter on the model was trained before and so belongs to the reference.
+            **kwargs: of PackedTrainer.
         """
         super().__init__(*args, **kwargs)
         self._remember, self._starts_from_adapter = remember, starts_from_adapter

@@ -34,7 +34,8 @@ class PairScoreLoss:
         A margin is what the scores have to differ by (Touvron et al. 2023, arXiv:2307.09288, equation 2).
 
         Args:
-            chosen, rejected: scores, shape [pairs].
+            chosen: scores of the chosen answers, shape [pairs].
+            rejected: scores of the rejected answers, shape [pairs].
             margins: by how much the chosen answers are better, shape [pairs]; 0 for pairs without one.
         """
         losses = -logsigmoid(chosen - rejected - self.margin_weight * margins)

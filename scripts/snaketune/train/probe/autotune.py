@@ -32,7 +32,9 @@ def autotune(
     """Return all candidates with their measurements, and what to change in the configuration.
 
     Args:
-        inputs, cfg, settings: as for a probe.
+        inputs: as for a probe.
+        cfg: as for a probe.
+        settings: as for a probe.
         found: the probe of the run as it is configured.
         max_seconds: of training, for each candidate.
 

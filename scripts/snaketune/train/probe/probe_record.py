@@ -153,7 +153,8 @@ def probe_identity(
     Args:
         cfg: the ``train``, ``adapter`` and ``model`` sections.
         settings: operational settings of training.
-        model, rows: the manifests of the model and of its packed rows.
+        model: manifest of the model.
+        rows: manifest of the packed rows.
         device: the GPU's name, or host and kind of the CPU.
         versions: of the packages that train.
     """

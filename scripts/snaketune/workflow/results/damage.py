@@ -130,8 +130,8 @@ def drop_damaged_manifests(manifests: list[str], cache: str | Path, verify: bool
     """Remove the manifest of every stage whose files were deleted or changed, so that the stage is rebuilt.
 
     A file is read if its mtime or ctime is not older than its manifest, which is written last, and the cache does not
-        know it: no program can set a ctime. Reading everything at each start would take minutes for large models;
-        stages check full digests before they use a file, and ``verify`` does so here.
+    know it: no program can set a ctime. Reading everything at each start would take minutes for large models; stages
+    check full digests before they use a file, and ``verify`` does so here.
     """
     digests = DigestCache(cache)
     for manifest in map(Path, manifests):
