@@ -83,6 +83,7 @@ def evaluate_scores(inputs: EvaluationInputs, settings: ModelSettings) -> Reward
                 " is not finite: lower train.learning_rate, and train again."
             )
 
+    # One model in memory at a time, and with an adapter one set of weights for base and tuned.
     base = load_model(inputs.model, settings)
     if is_whole_model(inputs.adapter):
         take("base", base)
@@ -136,6 +137,7 @@ def score_rows(model: Any, rows: PackedRows, settings: ModelSettings, limit: int
         inputs: dict[str, Any] = {name: values for name, values in batch.items() if name != "labels"}
         inputs = with_boundaries(inputs) if settings.uses_flash else inputs
         moved = {name: v.to(base.device) if isinstance(v, torch.Tensor) else v for name, v in inputs.items()}
+        # The head runs on the last tokens alone: on whole rows it would also score every other position.
         states = base.base_model(**moved, use_cache=False).last_hidden_state.flatten(0, 1)[ends.to(base.device)]
         head = getattr(base, HEAD)
         # A trained head is float32 on a model in 16 bits until both are merged.
@@ -154,6 +156,7 @@ def pair_measures(scores: np.ndarray) -> dict[str, Additive]:
     """
     margins = scores[0::2] - scores[1::2]
     ones = np.ones(len(margins))
+    # -log sigmoid(m) = log(1 + e^-m), as a logaddexp that neither overflows nor loses small values.
     parts = {PREFERENCE_ACCURACY: margins > 0, "loss": np.logaddexp(0, -margins), "reward_margin": margins}
     return {name: Additive(np.stack([part.astype(np.float64), ones], 1), _mean) for name, part in parts.items()}
 
@@ -177,6 +180,7 @@ def _histogram(scores: np.ndarray) -> dict[str, Any]:
     """Return the distribution of the scores of chosen and rejected answers: the edges of the bins, and counts."""
     if not len(scores):
         return {"edges": [], "chosen": [], "rejected": []}
+    # Common edges for chosen and rejected answers, so that their overlap can be seen.
     edges = np.histogram_bin_edges(scores, BINS)
     counts = {name: np.histogram(part, edges)[0].tolist() for name, part in _sides(scores).items()}
     return {"edges": edges.tolist(), **counts}

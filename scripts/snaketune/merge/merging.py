@@ -128,6 +128,7 @@ def write_merged(model: Path, adapter: LoadedAdapter, folder: Path, settings: Me
         limit = size_in_bytes(settings.max_shard_size)
         return merge_streaming(base, adapter, folder, settings.dtype, limit, settings.rounding)
     trust = settings.model.trust_remote_code
+    # A name that the checkpoint lacks may be a module that the model has under another name, which PEFT resolves.
     if adapter.is_plain and base.dtypes:
         _refuse_unknown_modules(model, adapter, strangers(base, adapter), trust)
     return write_with_peft(model, adapter, folder, settings)

@@ -88,6 +88,7 @@ def setting_of(cfg: ModelTraining, row_length: int, device: str, has_bf16: bool 
     """
     model, adapter, train = cfg["model"], cfg["adapter"], cfg["train"]
     half: Any = "bfloat16" if has_bf16 else "float16"
+    # A CPU has no fast 16-bit arithmetic, and weights that are trained themselves need float32 for small updates.
     cpu = device == "cpu"
     dtype = model.get("dtype", "auto")
     is_full = adapter.get("type", "lora") != "lora"

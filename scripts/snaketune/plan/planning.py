@@ -107,6 +107,7 @@ def make_plan(given: PlanInputs) -> Plan:
     speed, flops = speed_key(given.cfg, work, target), work.flops_per_token()
     by_runs = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
     probe = given.probe or kept_probe(given.own)
+    # The newest counts, probe or finished run: a driver or library update changes what a device reaches.
     measured = newest(by_runs, measurement_of(probe, target))
     like = find_calibration(given.results, given.own, speed, target, given.machine.host)
     rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured, like)
@@ -118,6 +119,7 @@ def make_plan(given: PlanInputs) -> Plan:
         figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
     values = {name: value for name, (value, _) in figures.items()}
     options = memory_options(work, setting_of(given.cfg, work.row_length, "cuda"))
+    # A run that was measured on this device fits it: an estimate must not contradict that.
     remedy = find_remedy(work, target, memory, options, fit_method(work)) if not measured else None
     about = {name: {"unit": QUANTITY_UNITS[name], **words} for name, (_, words) in figures.items()}
     plan = {
@@ -196,6 +198,7 @@ def _figures(
         None if value is None else finishes_at(given.now, value).isoformat(timespec="seconds") for value in (low, high)
     ]
     needs = memory.total if memory else None
+    # Memory has a band to either side, hours one that follows from that of the throughput.
     around = [None if needs is None else needs * (1 + side * MEMORY_BAND) for side in (-1, 1)]
     return {
         "tokens_total": (budget.tokens_total, _about("measured", "counted in the packed rows")),

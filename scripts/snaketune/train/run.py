@@ -104,8 +104,10 @@ def train(
     process_group = ProcessGroup.of_environment()
     if not process_group.is_main_process:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only the main process prints; errors go to stderr
+    # Cheap refusals come before the model is loaded, which takes minutes for a large one.
     require_sinks(settings["report_to"])
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
+    # The folder is named after the fingerprint: a checkpoint in it belongs to exactly this training, or is refused.
     checkpoint = newest_intact(work, work.name)
     saved = checkpoint_facts(checkpoint) if checkpoint else {}
     best = BestCheckpoint(cfg["train"])
@@ -194,6 +196,7 @@ def prepare_run(
     check_formats(cfg, device)
     require_float8(cfg["train"], device)
     several = require_strategy(cfg, device, work, settings.get("scratch"))
+    # Before the adapter is made: its first weights are drawn from this seed, and a resumed run overwrites them.
     set_seed(cfg["train"]["seed"])
     base = load_base(model_folder, cfg, device)
     adapter = with_token_numbers(cfg["adapter"], model_folder)
@@ -253,6 +256,7 @@ def _sealing(
     """Return the function that seals checkpoints of this run, with facts that the trainer does not have."""
 
     def seal_checkpoint(partial: Path, target: Path, facts: dict[str, Any]) -> None:
+        # First the lines, then the checkpoint: one that is sealed must never be ahead of its metrics.
         sync_metrics(metrics)
         seal(partial, target, {**facts, "fingerprint": work.name, "save_seconds": schedule.cost})
         keep_newest(work, limit, best.kept_step())

@@ -35,6 +35,8 @@ def _leave_out_pandas() -> None:
 
 def _remember_signatures() -> None:
     """Inspect the signature of each function of a rule once, instead of twice per job of the DAG."""
+    # Both names: ``rules`` imported the function by name, so replacing it in ``common`` alone would change nothing
+    # there.
     common.get_function_params = rules.get_function_params = functools.cache(common.get_function_params)
 
 
@@ -44,6 +46,7 @@ def _remember_environments() -> None:
     Snakemake determines the environment of every job, also of jobs that a passed checkpoint is about to replace, and
     computes their params for it. It caches an environment without wildcards per rule, so the rule's first job suffices.
     """
+    # A property of a class can only be replaced as a whole; its getter is kept for the first job of each rule.
     by_params = Job.conda_env_spec.fget
 
     def spec(job: Job) -> Any:
@@ -58,10 +61,12 @@ def _remember_producers() -> None:
     match = OutputIndex.match_producers
 
     def match_producers(index: OutputIndex, targetfile: str) -> set[Any]:
+        # Kept on the index itself: Snakemake makes a new one for other rules, so no answer outlives its rules.
         found: dict[str, set[Any]] = index.__dict__.setdefault("_found", {})
         file = str(targetfile)
         if file not in found:
             found[file] = match(index, targetfile)
+        # A copy: without the cache each caller gets a set of its own, which it may change.
         return set(found[file])
 
     OutputIndex.match_producers = match_producers
@@ -74,6 +79,7 @@ def operational(value: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     record those that take ``threads``, but for these it computes all resources of a job.
     """
 
+    # The name ``output`` is what counts: Snakemake passes arguments by name and looks for it in the signature.
     def unrecorded(wildcards: Any, output: Any) -> Any:
         return value(wildcards)
 
@@ -92,6 +98,7 @@ def on_graceful_exit(handler: Callable[..., None]) -> None:
 
 def stop_scheduling(scheduler: Any) -> None:
     """Start no further job and end when the running ones have finished; never call it in a signal handler."""
+    # The two steps of the scheduler's own handler, but outside of a signal: the lock may be held by interrupted code.
     with scheduler._lock:
         scheduler._user_kill = "graceful"
     scheduler._open_jobs.release()
@@ -186,6 +193,7 @@ class Snakemake:
         """Limit the jobs that need a GPU to ``count()`` unless the command line did; a cluster counts its own."""
         if not self.local_exec:
             self._workflow.global_resources["gpu"] = None
+        # A job of a cluster is a Snakemake of its own: a limit there would count the GPUs of its node.
         elif self.is_main_process and "gpu" not in self._workflow.global_resources:
             self._workflow.global_resources["gpu"] = count()
 
@@ -200,6 +208,8 @@ class Snakemake:
 
     def before_dag(self, action: Callable[[], None]) -> None:
         """Call ``action`` after all rules were read, just before the DAG of jobs is built."""
+        # No hook exists between reading the rules and building the DAG: `onstart` runs after it, when reruns are
+        # decided.
         prepare = self._workflow._prepare_dag
 
         @functools.wraps(prepare)
@@ -217,6 +227,7 @@ class Snakemake:
 
     def replace_until(self, targets: Iterable[str]) -> None:
         """Build all of ``targets`` instead of the targets of the command line."""
+        # Both at once: `--until` with a checkpoint drops the jobs after it (see ``until``).
         self._workflow.dag_settings.targets = frozenset(targets)
         self._workflow.dag_settings.until = frozenset()
 
@@ -246,6 +257,7 @@ class Snakemake:
 
     def remove_temporary_folders(self) -> None:
         """Remove the temporary folders that Snakemake leaves to the interpreter's exit, which warns about each."""
+        # Left alone, each prints a ResourceWarning after the last line of the workflow.
         caches = self._workflow.sourcecache.runtime_cache
         for folder in filter(None, (self._workflow._snakemake_tmp_dir, caches)):
             folder.cleanup()

@@ -59,6 +59,7 @@ def candidate(sample: RecordSample, named: Mapping[str, str], kinds: tuple[str, 
 def _preference(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | None:
     if {"chosen", "rejected"} <= named.keys():
         answers = {name: named[name] for name in ("chosen", "rejected")}
+    # A configured field takes precedence over the detected one, and the other half of the pair is completed.
     elif pair := _answer_pair(sample):
         answers = {"chosen": named.get("chosen", pair[0]), "rejected": named.get("rejected", pair[1])}
     else:
@@ -88,6 +89,7 @@ def _asked(sample: RecordSample, named: Mapping[str, str]) -> tuple[dict[str, st
         fields["prompt"] = named["prompt"]
     elif "messages" in named:
         fields["messages"] = named["messages"]
+    # A list of turns under a usual name, else texts called like a question, else any list that awaits an answer.
     elif turns := [name for name in _open_turns(sample) if plain_name(name) in COLUMN_NAMES["messages"]]:
         fields["messages"] = turns[0]
     elif found := _questions(sample):
@@ -101,6 +103,7 @@ def _asked(sample: RecordSample, named: Mapping[str, str]) -> tuple[dict[str, st
 def _questions(sample: RecordSample) -> list[str]:
     """Return the columns of questions; ``input`` counts only if there is no other, whose context it would be."""
     found = sample.first_fit(sample.having("prompt"), lambda name, fit: _is_question(sample, name, fit))
+    # In Alpaca's layout ``input`` is the context of ``instruction``, and the question only where that is blank.
     if [plain_name(name) for name in found] == ["input"]:
         blank = [sample.named[name] for name in COLUMN_NAMES["prompt"][:5] if name in sample.named]
         return blank[:1] or found
@@ -205,6 +208,7 @@ def _pair(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate | N
     answers = [name for name in sample.having("completion") if name not in taken]
     if not answers:
         return None
+    # With tools, a column of calls comes before texts; a text beside it in most records makes the reading uncertain.
     if called := [name for name in answers if "tools" in rest and _holds_calls(sample, name)]:
         rivals = tuple(name for name in answers if name != called[0] and sample.in_most(name))
         others |= {"completion": rivals} if rivals else {}
@@ -241,6 +245,7 @@ def _single(
     """Return a candidate whose answer is the only item of a list: a text, or an object with an output."""
     for name in answers:
         items = [value for value in sample.columns[name] if type(value) is list]
+        # Several answers in one record have no order of merit, so only lists of exactly one item qualify.
         if len(items) != len(sample.records) or any(len(value) != 1 for value in items):
             continue
         firsts = [value[0] for value in items]
@@ -265,6 +270,7 @@ def _ranking(sample: RecordSample, named: Mapping[str, str]) -> FormatCandidate 
         if "completion" in named
         else [n for n in sample.having("completion") if n not in asked.values()]
     )
+    # Ranked answers without their question would be trained without a prompt.
     if not asked.keys() & {"prompt", "messages"}:
         return None
     for name in names:

@@ -118,11 +118,15 @@ class SourceBlocks:
         try:
             with opened(self._path, self._place, self._digest) as content:
                 self.container = recognise(content)
+                # Progress counts bytes on disk, of which decompression takes some ahead: differences of it add up to
+                # the file.
                 taken, size_of = 0, self._progress(content)
                 for piece in self._pieces(content):
                     reached = piece.number - 1
                     yield self._block(piece, size_of() - taken, content)
                     taken = size_of()
+                # Only now: the digest covers the whole file, also what the decompressor left unread behind its last
+                # frame.
                 content.finish(self._digest)
         except EOFError as error:
             raise _damaged(self._path, "", reached, error) from None
@@ -204,6 +208,8 @@ class LineCutter:
     def cut(self) -> Iterator[Piece]:
         """Yield pieces of whole lines."""
         if self._start:
+            # A chunk starts in the middle of a block of the whole file: the rest of that block first, then the same
+            # blocks.
             rest = self._read(b"", self._start.position - self.offset)
             piece = self._read(rest)
         else:
@@ -215,6 +221,8 @@ class LineCutter:
                 rest = piece[end:]
             else:
                 rest += piece
+            # A line without an end must not fill the memory: its beginning is kept for the quarantine, the rest is
+            # skipped.
             if len(rest) > LONGEST_LINE:
                 beginning, skipped, rest = self._skip_line(rest)
                 yield self._block(beginning, skipped)
@@ -246,6 +254,8 @@ class LineCutter:
 
     def _read(self, before: bytes, size: int | None = None) -> bytes:
         """Return the next ``size`` bytes, by default a block; errors also count the lines of ``before``."""
+        # One buffer for all blocks. Streams may return less than requested, so it is filled in a loop: blocks have to
+        # be cut at the same bytes however a decompressor delivers them.
         buffer = self._buffer if size is None else bytearray(size)
         filled, view = 0, memoryview(buffer)
         try:

@@ -71,6 +71,7 @@ class Turns:
     def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str], eos: str = ""):
         self._template, self._control, self._eos = template, control, eos
         self.ends = frozenset(stops) | self._own_ends(frozenset(stops))
+        # Longest first: a regular expression takes the first alternative, and one stop token may begin another.
         longest = sorted(self.ends, key=lambda name: (-len(name), name))
         self._stop = re.compile("|".join(map(re.escape, longest))) if longest else None
         self.has_marks = template.marks_generation and self._probe_marks()
@@ -86,6 +87,8 @@ class Turns:
         if self._fault:
             raise DataError(self._fault)
         history = messages[:place]
+        # Exactly what a server would do: the history with a generation prompt. The answer is what the template adds to
+        # it.
         prompt = self._template.render(history, True, tools)
         whole = self._template.render(messages[: place + 1], False, tools).removesuffix(self._trailer)
         marked = self._template.marked() if self.has_marks else []
@@ -112,6 +115,7 @@ class Turns:
         begins = [start - at for start, end in marked if end > at and end > start]
         if not begins:
             return 0, False
+        # Blocks may begin before the answer, in its header: then nothing of the answer is skipped.
         skip = max(0, min(begins))
         return (skip if answer[:skip].strip() else 0), True
 
@@ -157,6 +161,7 @@ class Turns:
     ) -> str:
         """Return the answer up to and including its stop token, '' if the template writes none."""
         if self._stop and (found := self._stop.search(answer)):
+            # Control tokens after the stop token belong to the turn's end; text there would never be generated.
             rest = self._control.sub("", answer[found.end() :]) if self._control else answer[found.end() :]
             if rest.strip():
                 raise DataError(

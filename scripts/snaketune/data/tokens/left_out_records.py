@@ -12,6 +12,7 @@ Counts = Mapping[str, int]
 def percentage(part: int, whole: int) -> str:
     """Return a percentage for display, with enough digits not to read as 0% or 100% unless it is."""
     percent = 100 * part / whole if whole else 0
+    # As few digits as possible: 0% and 100% are reserved for none and all.
     for digits in (0, 1, 2):
         text = f"{percent:.{digits}f}"
         if float(text) not in (0, 100) or percent in (0, 100):
@@ -135,8 +136,10 @@ def check_losses(
     records = (both["dropped"] + missing) / max(1, both["records"] + missing)
     tokens = both["tokens_dropped"] / max(1, both["tokens"])
     allowed = policy.max_dropped_fraction
+    # A length derived from the data gives up what ``coverage`` allows on purpose; that must not stop the run.
     if policy.max_length == "auto":
         allowed = max(allowed, 1 - policy.coverage)
+    # The tolerance absorbs the rounding of 1 - coverage.
     if max(records, tokens) <= allowed + 1e-9:
         return
     told = " ".join([*left_out, *(line for line in lengths_told(facts, pairs) if line.startswith("Dropped"))])

@@ -20,6 +20,7 @@ from snaketune.settings.merge_slices import ExportSettings, ExportSlice
 
 TemplateTurn = dict[str, str]
 RenderMessages = Callable[[list[TemplateTurn], bool], str]
+# A snowman in front: no template contains these texts, so each is found exactly where a content was written.
 _SYSTEM, _USER, _ANSWER, _SECOND = "\u2603system", "\u2603user", "\u2603answer", "\u2603second"
 
 
@@ -34,6 +35,7 @@ def modelfile(name: str, template: str | None, system: str | None, stops: Sequen
     """
     lines = [f"FROM ./{name}"]
     lines += [f'TEMPLATE """{template}"""'] if template else []
+    # A Modelfile has no escapes inside triple quotes, so a text that contains them cannot be written.
     lines += [f'SYSTEM """{system}"""'] if system and '"""' not in system else []
     lines += [f'PARAMETER stop "{text}"' for text in stops if text.isprintable() and '"' not in text]
     return "\n".join([*lines, ""])
@@ -52,6 +54,7 @@ def ollama_template(render: RenderMessages, first: str = "") -> str | None:
         before, _, after = alone.partition(_USER)
         longer = render([user, answer, second], True).removeprefix(first)
         between = longer.partition(_ANSWER)[2].partition(_SECOND)[0]
+        # Ollama repeats one turn's template, so a second turn has to be written exactly like the first.
         if not after or longer != f"{before}{_USER}{after}{_ANSWER}{between}{_SECOND}{after}":
             return None
         with_system = render([{"role": "system", "content": _SYSTEM}, user], True).removeprefix(first)
@@ -66,6 +69,7 @@ def ollama_template(render: RenderMessages, first: str = "") -> str | None:
         return None
     end = between.removesuffix(before)
     texts = (opening, head.removesuffix(before), before, after, end)
+    # Such a text would be read as an action of Ollama's template language.
     if any("{{" in text for text in texts):
         return None
     system = f"{{{{ if .System }}}}{opening}{{{{ .System }}}}{texts[1]}{{{{ end }}}}"

@@ -76,11 +76,13 @@ def _over(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
 
 def _work(cfg: PlanningSlice, work: Work, target: Target, packs: bool, wanted: bool) -> Work:
     """Return the run with a preset's settings; where rows were padded, packed ones hold only real tokens."""
+    # Padding has one document per row; packing fills rows nearly completely, so tokens over row length is close.
     rows = work.rows
     if packs and not wanted:
         rows = work.documents
     if wanted and not packs:
         rows = ceil(work.tokens / work.row_length)
+    # Quantised weights cannot be trained directly, so that part of a preset does not apply to full fine-tuning.
     if work.is_full:
         cfg = {**cfg, "model": {**cfg["model"], "quantization": "none"}}
     setting = setting_of(cfg, work.row_length, target.kind, target.has_bf16)
@@ -118,9 +120,11 @@ def _seconds_ratio(work: Work, then: Work, target: Target) -> float | None:
 
 def _seconds_of_token(work: Work, target: Target) -> float | None:
     """Return the time per real token up to a factor that is the same for all settings on a device."""
+    # On a CPU the peak is the same for all presets in float32 and cancels in the ratio; that of bfloat16 is unknown.
     flops, peak = work.flops_per_token(), 1.0 if target.is_cpu else peak_of(work, target.hardware)
     if not flops or not peak or (target.is_cpu and work.setting.autocast):
         return None
+    # Positions per real token: padding is computed like a token.
     padding = work.rows * work.row_length / work.tokens if work.tokens else 1.0
     return flops / peak * SLOWER[work.setting.quantization] * padding
 

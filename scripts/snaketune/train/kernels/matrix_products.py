@@ -17,6 +17,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
         weight: shape [out, in], of any strides.
         bias: shape [out].
     """
+    # The operator that Inductor uses; empty inputs and builds without oneDNN take torch's own.
     if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return functional.linear(x, weight, bias)

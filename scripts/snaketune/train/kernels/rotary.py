@@ -43,12 +43,14 @@ def _turned(states: torch.Tensor, cos: torch.Tensor, to_first: Factor, to_second
     out = states * cos
     first, second = states.chunk(2, -1)
     for part, other, (factor, sign) in zip(out.chunk(2, -1), (second, first), (to_first, to_second), strict=True):
+        # In place: transformers' rotate_half would make another copy of the states.
         part.addcmul_(other, factor, value=sign)
     return out
 
 
 def rotate(q, k, cos, sin, unsqueeze_dim: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ``q`` and ``k`` rotated, as transformers' ``apply_rotary_pos_emb`` does with the same arguments."""
+    # Under autocast or with trained angles the original runs: this path has no casts and no gradient of cos and sin.
     if any(each.dtype != torch.float32 for each in (q, k, cos, sin)) or cos.requires_grad or sin.requires_grad:
         return apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
@@ -67,6 +69,7 @@ def rotating(module: Any, rotate: Callable[..., Any]) -> Callable[..., Any]:
     """Return the module's forward with another rotary function: the same code object with its own globals."""
     forward = type(module).forward
     known = {**forward.__globals__, NAME: rotate}
+    # Replacing the name in the module of transformers would change every model of the process, the reference too.
     own = FunctionType(forward.__code__, known, forward.__name__, forward.__defaults__, forward.__closure__)
     own.__kwdefaults__ = forward.__kwdefaults__
     return MethodType(own, module)

@@ -69,6 +69,7 @@ class Mismatched:
     def _document(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         ids, mask = self._tokens(number)
         other_ids, other_mask = self._tokens(self._partners[number])
+        # The first trained token is where the answer begins: prompt of this document, answer of the other.
         begin, other = int(mask.argmax()), int(other_mask.argmax())
         room = self._rows.row_length
         return (
@@ -120,6 +121,7 @@ def pack_kto_rows(
         batch["labels"][row, part] = tokens.masked_fill(torch.from_numpy(mask == 0), IGNORED)
         batch["position_ids"][row, part] = torch.arange(len(ids))
     for row, count in enumerate(used):
+        # Padding restarts positions, like a document of its own: no document attends to it.
         batch["position_ids"][row, count:] = torch.arange(length - count)
     return batch, torch.tensor(used)
 

@@ -59,6 +59,7 @@ def install_scores(model: Any) -> None:
         if ends is None:
             return whole(*args, **inputs)
         inputs = {name: value for name, value in inputs.items() if value is not None}
+        # Scores of the last tokens only; the head has its own dtype, float32 while it is trained on a 16-bit model.
         states = base.base_model(*args, **inputs, use_cache=False).last_hidden_state.flatten(0, 1)[ends]
         return {"scores": base.score(states.to(base.score.weight.dtype)).squeeze(-1).float()}
 
@@ -110,6 +111,7 @@ class ScoreTally(PairSums):
         self.pairs += len(chosen)
         self.margin += (chosen - rejected).double().sum()
         self.rewarded += (chosen > rejected).double().sum()
+        # In float64: sums over thousands of pairs would lose digits in float32.
         self.score += (chosen + rejected).double().sum() / 2
 
     def means(self) -> dict[str, float]:

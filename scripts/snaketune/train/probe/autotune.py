@@ -103,6 +103,7 @@ def search_candidates(
         splits: whether the micro-batch may change: steps within the backward pass do not accumulate.
     """
     rows = [_try(current, measure, needs, memory_gb)]
+    # RAM is rarely short on a CPU, and recomputation only costs time there.
     levels = (current.checkpoint_every,) if is_cpu else LEVELS
     own = (current.micro_batch, current.accumulation)
     for micro_batch, accumulation in row_choices(*own) if splits else [own]:
@@ -110,8 +111,10 @@ def search_candidates(
             candidate = Candidate(micro_batch, accumulation, level, current.workers)
             if candidate != current:
                 rows.append(_try(candidate, measure, needs, memory_gb))
+            # The first level that runs is the fastest of this micro-batch: more recomputation only adds work.
             if candidate == current or rows[-1]["tokens_per_second"]:
                 break
+    # Loader processes last, with the fastest setting only: with every micro-batch the probes would multiply.
     fastest = max((row for row in rows if row["tokens_per_second"]), key=lambda row: row["tokens_per_second"])
     for workers in worker_choices(current.workers, cores):
         if workers != current.workers:
@@ -122,6 +125,7 @@ def search_candidates(
 def _try(candidate: Candidate, measure: Measure, needs: MemoryOf, memory_gb: float) -> dict[str, Any]:
     row: dict[str, Any] = {"setting": candidate.facts(), "keys": candidate.keys(), "planned_gb": needs(candidate)}
     row |= {"tokens_per_second": None, "spread": None, "memory_gb": None, "origin": "estimated"}
+    # Only what exceeds the device even if the plan is too high by its error is left out; the rest is tried.
     if row["planned_gb"] is not None and row["planned_gb"] * (1 - MARGIN) > memory_gb:
         return row | {"verdict": "predicted not to fit"}
     try:
