@@ -60,17 +60,19 @@ def similarity(one, other, threshold):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.8]), st.booleans())
-def test_the_search_finds_every_pair_and_no_other(tmp_path_factory, seed, threshold, small_pieces):
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.8]), st.booleans(), st.sampled_from([0, 40, 256]))
+def test_the_search_finds_every_pair_and_no_other(tmp_path_factory, seed, threshold, small_pieces, table_hits):
     folder = tmp_path_factory.mktemp("leaks")
     texts = [*corpus_of(60, seed), "a a a a a a", "b " * 50, ""]
     path = canonical(folder / "r", *texts)
     held_out = np.random.default_rng(seed).random(len(texts)) < 0.4
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "TABLE_HITS", table_hits)
         if small_pieces:
             patch.setattr(hash_index, "HITS", 3)
             patch.setattr(overlap, "BLOCK_SHINGLES", 100)
             patch.setattr(overlap, "BITMAP_PAIRS", 9)
+            patch.setattr(overlap, "EXACT_FREQUENCY", 2)
             patch.setattr(leaking, "LISTED_AT_ONCE", 5)
         leaks = find_leaks(Side(path, ~held_out), Side(path, held_out), threshold, folder)
     expected = {}
@@ -185,10 +187,40 @@ def test_texts_that_share_very_much_with_very_many_others_take_little_memory(mon
     (whole, unbounded), _ = found(), monkeypatch.setattr(hash_index, "HITS", 1 << 12)
     monkeypatch.setattr(overlap, "BITMAP_PAIRS", 1 << 8)
     pieces, bounded = found()
-    assert (len(whole), len(pieces)) == (1, 24)
+    assert (len(whole), len(pieces)) == (1, 25)
     one, other = ([np.concatenate(column) for column in zip(*some, strict=True)] for some in (whole, pieces))
     assert len(one[0]) and all(map(np.array_equal, one, other))
     assert bounded < unbounded / 2
+
+
+def test_texts_of_few_words_are_counted_in_tables_and_by_sorting_alike(monkeypatch):
+    """Every run of characters occurs in very many of them; pairs of both ways are found, and the same ones."""
+    rng = random.Random(3)
+    texts = [" ".join(rng.choices(("kab", "lod", "mif", "neg"), k=6)) for _ in range(1500)]
+    rare = [f"{number:05} {number * 7919:07} {number * 104729:09}" for number in range(100)]
+    held_out, others = (shingled(some, 5, 0.5) for some in (texts[:1000] + rare[:50], texts[1000:] + rare[50:]))
+    index, ways = overlap.SimilarityIndex.build(held_out, 0.5), []
+    by_table, counted = overlap.SimilarityIndex._shared_with_all, []
+    monkeypatch.setattr(
+        overlap.SimilarityIndex, "_shared_with_all", lambda *given: counted.append(1) or by_table(*given)
+    )
+    for least in (0, 2000, 1 << 40):
+        monkeypatch.setattr(overlap, "TABLE_HITS", least)
+        x, y, similarity = (np.concatenate(column) for column in zip(*index.similar(others), strict=True))
+        order = np.lexsort((y, x))
+        ways.append((x[order].tolist(), y[order].tolist(), similarity[order].tolist(), len(counted)))
+    assert len(ways[0][0]) > 1000
+    assert ways[0][:3] == ways[1][:3] == ways[2][:3]
+    assert 0 < ways[1][3] - ways[0][3] < ways[0][3], "between the extremes each way counts some texts"
+    assert ways[2][3] == ways[1][3]
+
+
+def test_the_order_of_rarity_is_that_of_the_frequencies():
+    counts = np.concatenate([np.arange(1, 2000), 1 << np.arange(11, 33)])
+    coded = overlap._rarity(counts)
+    assert (np.diff(coded.astype(int)) >= 0).all()
+    assert (coded[counts <= 128] == counts[counts <= 128]).all()
+    assert len(set(coded[counts >= 2048].tolist())) == 22, "each power of two up to 2**32 has a value of its own"
 
 
 @settings(max_examples=15, deadline=None)

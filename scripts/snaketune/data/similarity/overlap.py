@@ -21,6 +21,12 @@ BLOCK_SHINGLES, OVERLAP_BLOCK_ROWS = 1 << 20, 1 << 14
 # 50 bits of a shingle's hash and 14 bits of its row's number within a block are packed into one sortable integer.
 HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
 PLACE_BITS = 24
+# Counting by a table of all rows of the index costs as much as sorting the hits if there are this many of them: a
+# constant, and one for every so many rows of the index.
+TABLE_HITS, TABLE_ROWS_PER_HIT = 256, 64
+# Frequencies up to this one are exact; above it a step of the byte is a fifth of an octave.
+EXACT_FREQUENCY, STEPS_PER_OCTAVE = 128, 5
+NEVER = np.int64(1 << 62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,8 @@ class SimilarityIndex:
         rows: the fixed set.
         sizes: int64 [rows], distinct shingles of each row.
         maps: uint64 [rows, 32], their bitmaps.
-        frequency: uint8, for each value of a hash's upper bits the number of shingles of the set with it, at most 255.
+        frequency: uint8, for each value of a hash's upper bits the number of shingles of the set with it, as
+            :func:`_rarity` codes it.
         index: the rarest shingles of each row.
         threshold: minimum similarity.
     """
@@ -94,39 +101,82 @@ class SimilarityIndex:
         hits = np.bincount(row, self.index.counts(place), minlength=len(others)).astype(np.int64)
         for start, stop in _texts_within(others.owner, hits, hash_index.HITS):
             chosen = slice(*np.searchsorted(row, [start, stop]))
-            x, y, shared = self._sharing(row[chosen] - start, place[chosen], stop - start)
-            x, y = self._candidates(others, sizes, x + start, y, shared)
+            x, y = self._sharing_enough(row[chosen], place[chosen], hits, sizes)
+            x, y = self._candidates(others, sizes, x, y)
             similarity = jaccard(others, self.rows, x, y)
             found = similarity >= self.threshold
             yield x[found], y[found], similarity[found]
 
-    def _sharing(self, row: np.ndarray, place: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (row, row of the index, number of shared keys) of all pairs that share a key."""
+    def _sharing_enough(
+        self, row: np.ndarray, place: np.ndarray, hits: np.ndarray, sizes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row, row of the index) of all pairs that share as many keys as similar rows of their sizes must.
+
+        Args:
+            row: the row of each key, ascending.
+            place: the number of each key in the index.
+            hits: how many rows of the index have each of its keys, in all, for every row.
+            sizes: the distinct shingles of every row.
+        """
+        # Keys that very many rows share make so many hits that sorting them would take most of the search.
+        common = hits[row] > TABLE_HITS + len(self.rows) // TABLE_ROWS_PER_HIT
+        found = [self._by_sorting(row[~common], place[~common], sizes)]
+        found.extend(self._by_table(row[common], place[common], sizes))
+        x, y = (np.concatenate(column) for column in zip(*found, strict=True))
+        order = np.argsort(x, kind="stable")
+        return x[order], y[order]
+
+    def _by_table(
+        self, row: np.ndarray, place: np.ndarray, sizes: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the same for each row, in time that grows with the rows of the index as well."""
+        rows, starts = np.unique(row, return_index=True)
+        keys = np.split(place, starts)[1:]
+        last, least = -1, np.zeros(0, np.int64)
+        every_size = np.arange(self.sizes.max(initial=0) + 1)
+        # By size, so that what each row of the index must share is looked up once for all rows of a size.
+        for at in np.argsort(sizes[rows], kind="stable").tolist():
+            if (size := int(sizes[rows[at]])) != last:
+                last, least = size, self._least_shared(np.full(len(every_size), size), every_size)[self.sizes]
+            other = np.flatnonzero(self._shared_with_all(keys[at]) >= least)
+            yield np.full(len(other), rows[at]), other
+
+    def _by_sorting(self, row: np.ndarray, place: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same of rows with few hits, in time and memory that grow with the hits alone."""
         count, counts = max(1, len(self.rows)), self.index.counts(place)
         pairs = (np.repeat(row[chunk], counts[chunk]) * count + held for chunk, held in self.index.owners_of(place))
-        if counts.sum() <= hash_index.HITS:
-            found, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *pairs]), return_counts=True)
-        else:
-            table = np.zeros(rows * count, np.int64)
-            for piece in pairs:
-                table += np.bincount(piece, minlength=len(table))
-            found = np.flatnonzero(table)
-            shared = table[found]
-        return found // count, found % count, shared
+        found, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *pairs]), return_counts=True)
+        x, y = found // count, found % count
+        enough = shared >= self._least_shared(sizes[x], self.sizes[y])
+        return x[enough], y[enough]
 
-    def _candidates(
-        self, others: ShingleRows, sizes: np.ndarray, x: np.ndarray, y: np.ndarray, shared: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return those of the pairs ``x``, ``y`` that may reach the threshold, by sizes, shared keys and bitmaps."""
-        one, other = sizes[x], self.sizes[y]
+    def _shared_with_all(self, place: np.ndarray) -> np.ndarray:
+        """Return how many of some keys each row of the index has, int64 [rows of the index]."""
+        shared = np.zeros(len(self.rows), np.int64)
+        for start, stop in ranges_within(np.cumsum(self.index.counts(place)), hash_index.HITS):
+            # Slices of so long lists are copied several times faster than they are gathered by index.
+            few = place[start:stop]
+            spans = zip(self.index.starts[few].tolist(), self.index.starts[few + 1].tolist(), strict=True)
+            shared += np.bincount(
+                np.concatenate([self.index.owners[slice(*span)] for span in spans]), None, len(shared)
+            )
+        return shared
+
+    def _least_shared(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return how many keys two similar rows of ``one`` and ``other`` shingles share at least, int64."""
         # A shared shingle outside the prefixes is among the last ceil(t * size) - 1 shingles of one of the rows, which
         # bounds their number. Similarity t needs an overlap of at least t / (1 + t) * (A + B) in all.
         beyond = np.maximum(_ceiling(self.threshold * one), _ceiling(self.threshold * other)) - 1
-        enough = shared + beyond >= _ceiling(self.threshold / (1 + self.threshold) * (one + other))
+        least = _ceiling(self.threshold / (1 + self.threshold) * (one + other)) - beyond
         # Jaccard similarity is at most the ratio of the sizes: the intersection has at most as many members as the
         # smaller set, the union at least as many as the larger.
-        enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - ROUNDING_TOLERANCE
-        x, y = x[enough], y[enough]
+        alike = np.minimum(one, other) >= self.threshold * np.maximum(one, other) - ROUNDING_TOLERANCE
+        return np.where(alike, least, NEVER)
+
+    def _candidates(
+        self, others: ShingleRows, sizes: np.ndarray, x: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return those of the pairs ``x``, ``y`` that may reach the threshold, by their bitmaps."""
         present, place = np.unique(x, return_inverse=True)
         maps = bitmaps(ShingleRows(present, *hashes_of_rows(others.hashes, others.offsets, present)))
         similar = np.ones(len(x), bool)
@@ -179,8 +229,17 @@ def _frequency(hashes: np.ndarray) -> np.ndarray:
     if len(hashes):
         used = np.sort(slots(hashes, len(table)).astype(np.uint32))
         starts = np.flatnonzero(np.diff(used, prepend=used[0] + np.uint32(1)))
-        table[used[starts]] = np.minimum(np.diff(starts, append=len(used)), 255)
+        table[used[starts]] = _rarity(np.diff(starts, append=len(used)))
     return table
+
+
+def _rarity(counts: np.ndarray) -> np.ndarray:
+    """Return frequencies as bytes that ascend with them, exact where they are low, uint8."""
+    # Of millions of short texts every shingle is frequent: a byte that stops at 255 would make them all equally rare.
+    octaves = np.log2(np.maximum(counts, EXACT_FREQUENCY) / EXACT_FREQUENCY)
+    coded = np.minimum(counts, EXACT_FREQUENCY) + (STEPS_PER_OCTAVE * octaves).astype(np.int64)
+    found: np.ndarray = np.minimum(coded, 255).astype(np.uint8)
+    return found
 
 
 def _blocks(rows: ShingleRows) -> Iterator[tuple[int, int]]:
