@@ -35,8 +35,8 @@ train: install ## install, then run the whole workflow
 ask: install ## talk to the base and to the tuned model, side by side; ARGS='--config ask="..."' asks once
 	@$(BIN)/snakemake --cores $(CORES) ask $(ARGS)
 
-serve: install ## serve a merged model at PORT=8000 to clients of the OpenAI API; RUN=name, with several $(BIN)/python
-	scripts/serve_model.py --port $(PORT) $(if $(RUN),--run $(RUN))
+serve: install ## serve a merged model at PORT=8000 to clients of the OpenAI API; RUN=name, with several
+	$(BIN)/python scripts/serve_model.py --port $(PORT) $(if $(RUN),--run $(RUN))
 
 watch: install ## watch running trainings in the terminal; Ctrl-C ends it
 	@$(BIN)/python scripts/watch_runs.py

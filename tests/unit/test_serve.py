@@ -26,6 +26,13 @@ def results(tmp_path):
     return tmp_path
 
 
+def test_make_serve_passes_port_and_run_on():
+    command = subprocess.run(
+        ["make", "-n", "serve", "PORT=1", "RUN=two"], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert ".venv/bin/python scripts/serve_model.py --port 1 --run two" in command.stdout.splitlines()
+
+
 def test_a_reward_model_is_not_served(results):
     config = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
     (results / "runs/two/latest/merged/config.json").write_text(json.dumps(config))
