@@ -7,10 +7,11 @@
 MODEL is a Hugging Face folder with a chat template, such as results/models/<id>/model of a run with
 `model: {name_or_path: smollm2}`. Cases, options and rounds are those of `benchmarks/train.py`; all take the same
 documents and, by default, about as many tokens a step: what fills 8 rows. A round takes about five minutes on two idle
-cores by default. Beside the cases stand the memory that the plan predicts for ours, and the share
-of the machine's measured matrix rate on the model's shapes that the operations of training are (4 a frozen weight and
-token, 6 a trained one, attention of real documents). They count tokens without loss in the output layer, too, which
-ours leaves out; the share without those stands behind it. The table goes to standard error, JSON to standard output.
+cores by default. Beside the cases stand the memory that the plan predicts for ours, and the share of the machine's
+measured matrix rate on the model's shapes that the operations of training are (4 a frozen weight and token, 6 a trained
+one, attention of real documents). They count every token of every document. Ours computes common prefixes of a
+micro-batch once, so that it fills its rows to more than 1, and leaves tokens without loss out of the output layer: the
+share without both stands behind it. The table goes to standard error, JSON to standard output.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def main() -> None:
         rate = max(rate, matrix_rate(workload))
         results = [_medians(case, rounds[case]) for case in cases if rounds[case]]
         operations = operations_per_token(model_config(workload), texts)
-        results = [one | shares_of(one["tokens_per_cpu_second"], operations, rate) for one in results]
+        results = [one | shares_of(one, operations, rate) for one in results]
         planned = planned_memory(workload, cases)
     doubts = _disagreements(results)
     print(_table(results), *_remarks(results, rate, planned), *missing, *doubts, sep="\n", file=sys.stderr)
@@ -180,7 +181,7 @@ def _seconds(x: Any, weight: Any) -> float:
 
 
 def operations_per_token(config: Any, texts: Texts) -> dict[str, float]:
-    """Return the operations of training per token: of all, and without the output layer at tokens without loss."""
+    """Return the operations of training per token, those of the output layer, and the share of tokens without loss."""
     from snaketune.plan.flops import model_flops, shape_of
     from snaketune.plan.memory.counting import lora_parameters
 
@@ -188,13 +189,18 @@ def operations_per_token(config: Any, texts: Texts) -> dict[str, float]:
     lengths = texts.lengths.astype(np.int64)
     total = model_flops(shape, int(lengths.sum()), int((lengths**2).sum()), lora, False)
     untrained = sum(int((texts.document(index)[1] == 0).sum()) for index in range(len(texts)))
-    rest = total - 4 * shape.head_parameters * untrained
-    return {"share_of_matrix_rate": total / texts.tokens, "share_without_untrained": rest / texts.tokens}
+    head = 4 * shape.head_parameters
+    return {"all": total / texts.tokens, "head": head, "untrained": untrained / texts.tokens}
 
 
-def shares_of(tokens: float, operations: dict[str, float], rate: float) -> dict[str, float]:
-    """Return the shares of the matrix rate that so many tokens per CPU-second reach."""
-    return {name: tokens * count / rate for name, count in operations.items()}
+def shares_of(result: dict[str, Any], operations: dict[str, float], rate: float) -> dict[str, float]:
+    """Return the shares of the matrix rate that a case reaches: of all operations, and of those that ours computes."""
+    per_second = result["tokens_per_cpu_second"] / rate
+    # With shared prefixes there are fewer positions than tokens; padding is no work of the model.
+    computed = min(1.0, 1 / result["real_share"])
+    layers = operations["all"] - operations["head"]
+    needed = layers * computed + operations["head"] * (1 - operations["untrained"])
+    return {"share_of_matrix_rate": per_second * operations["all"], "share_of_needed": per_second * needed}
 
 
 def planned_memory(workload: Workload, cases: list[str]) -> float | None:
@@ -213,9 +219,7 @@ def planned_memory(workload: Workload, cases: list[str]) -> float | None:
 
 
 def _remarks(results: list[dict[str, Any]], rate: float, planned: float | None) -> list[str]:
-    shares = [
-        f"{one['case']} {one['share_of_matrix_rate']:.0%} ({one['share_without_untrained']:.0%})" for one in results
-    ]
+    shares = [f"{one['case']} {one['share_of_matrix_rate']:.0%} ({one['share_of_needed']:.0%})" for one in results]
     ours = next((one for one in reversed(results) if one["case"].startswith("snaketune")), None)
     remarks = [f"Operations of training, share of {rate / 1e9:.0f} GFLOP per CPU-second: {', '.join(shares)}."]
     if ours and planned:

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
-from snaketune.train.batches import DENSE_STEP
+from snaketune.train.batches import arrange
 from snaketune.train.device import Device
 from snaketune.train.engine import RunEstimate, TrainingChoices, prepare_engine
 from snaketune.train.kernels.activations import checkpointing_arguments
@@ -38,10 +38,8 @@ def packed_rows(case: Case, workload: Workload, corpus: Corpus, device: Device, 
     trainer = _trainer(model, rows, engine, workload, device, folder, size, accumulation)
     documents = [[document.length for document in rows.documents(row)] for row in range(len(rows))]
     batches = [[length for row in group for length in row] for group in in_groups(documents, size)]
-    slots = [len(group) * workload.row_length for group in in_groups(documents, size)]
-    if engine.layout.dense:
-        filled = [-(-sum(batch) // DENSE_STEP) * DENSE_STEP for batch in batches]
-        slots = list(map(min, filled, slots))
+    groups = in_groups(list(range(len(rows))), size)
+    slots = [arrange(rows, group, engine.layout)["input_ids"].numel() for group in groups]
     return Built(trainer, batches, slots)
 
 
@@ -62,6 +60,7 @@ def _settings(case: Case, device: Device) -> dict[str, Any]:
         "activation_offloading": False,
         "use_liger_kernel": False,
         "keeps_padding": case.flag("padding", False),
+        "keeps_prefixes": not case.flag("shared", True),
         "checkpoint_every_n_layers": every,
         "chunked_loss": case.flag("chunked", True),
         # What auto decides for a run of more than ten minutes; the window shows its steady state.

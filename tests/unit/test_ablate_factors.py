@@ -17,6 +17,7 @@ from snaketune.ablate.factors import (
     OFFLOADING,
     OPTIMIZER,
     PACKING_FACTOR,
+    PREFIXES,
     QUANTISATION,
     RANK_FACTOR,
     RIGHT_SIZING,
@@ -89,6 +90,16 @@ def test_what_is_for_gpus_is_shown_on_a_gpu_beside_the_fast_end(factor):
     assert differences(slow, fast) == differences(*pairs_of(GPU, ())[:2])  # the ends are what they are without it
 
 
+def test_shared_prefixes_are_shown_on_a_cpu_and_no_other_case_shares_them():
+    assert "on a CPU only" in obstacle(PREFIXES, GPU)
+    slow, fast, pairs = pairs_of(HERE, shown(HERE))
+    assert [pair.factor for pair in pairs if pair.on.shares or pair.off.shares] == [PREFIXES]
+    (pair,) = [pair for pair in pairs if pair.factor == PREFIXES]
+    assert pair.off == fast
+    found = [configured(SECTIONS, setting, 50, 480, 1)["train"]["keeps_prefixes"] for setting in (slow, fast, pair.on)]
+    assert found == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("factor", "changes", "reason"),
     [
@@ -156,4 +167,4 @@ def test_loader_processes_come_with_prefetching_and_pinned_memory():
 def test_every_factor_has_words_for_both_sides():
     for pair in pairs_of(GPU, shown(GPU))[2] + pairs_of(HERE, shown(HERE))[2]:
         assert setting_in_words(pair.factor, pair.off) != setting_in_words(pair.factor, pair.on)
-    assert len(set(FACTOR_NAMES)) == len(FACTORS) == 17
+    assert len(set(FACTOR_NAMES)) == len(FACTORS) == 18

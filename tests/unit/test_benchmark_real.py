@@ -46,13 +46,19 @@ def test_operations_are_four_for_a_frozen_weight_and_token_and_six_for_a_trained
     lora = 2 * 16 * (4 * (16 + 16) + 3 * (16 + 32))
     attention = 3 * 2 * 2 * 16 * squares  # products of causal halves, forward and twice backward, in two layers
     total = 8 * (4 * (2 * layer + head) + 6 * lora) + attention
-    assert found["share_of_matrix_rate"] == pytest.approx(total / 8)
-    assert found["share_without_untrained"] == pytest.approx((total - 4 * head * 4) / 8)
-    assert real.shares_of(2.0, {"a": 30.0}, 100.0) == {"a": 0.6}
+    assert found == pytest.approx({"all": total / 8, "head": 4 * head, "untrained": 4 / 8})
+
+
+def test_prefixes_that_are_computed_once_and_tokens_without_loss_are_left_out_of_the_second_share(real):
+    result, operations = {"tokens_per_cpu_second": 2.0}, {"all": 30.0, "head": 10.0, "untrained": 0.25}
+    apart = real.shares_of(result | {"real_share": 0.9}, operations, 100.0)
+    assert apart == pytest.approx({"share_of_matrix_rate": 0.6, "share_of_needed": 2 * (20 + 7.5) / 100})
+    shared = real.shares_of(result | {"real_share": 1.25}, operations, 100.0)
+    assert shared == pytest.approx({"share_of_matrix_rate": 0.6, "share_of_needed": 2 * (16 + 7.5) / 100})
 
 
 def test_the_remarks_compare_ours_with_the_others(real):
-    shares = {"share_of_matrix_rate": 0.8, "share_without_untrained": 0.7, "peak_memory_mb": 2500.0}
+    shares = {"share_of_matrix_rate": 0.8, "share_of_needed": 0.7, "peak_memory_mb": 2500.0}
     results = [
         {"case": "plain:rows=4", "tokens_per_cpu_second": 50.0, **shares},
         {"case": "snaketune:rows=8", "tokens_per_cpu_second": 100.0, **shares},

@@ -39,6 +39,7 @@ def configured(
         "optim": setting.optim,
         "activation_offloading": setting.offloads,
         "fp8": setting.fp8,
+        "keeps_prefixes": not setting.shares,
         "seed": seed,
     }
     model: dict[str, Any] = {**cfg["model"], "quantization": setting.quantization}
@@ -81,6 +82,7 @@ SETTING_WORDS: dict[str, dict[Any, str]] = {
     "liger": {True: "kernels of liger-kernel", False: "the model's own operations"},
     "offloads": {True: "activations in RAM", False: "activations on the GPU"},
     "fp8": {True: "float8, one scale for each tensor", "rowwise": "float8, one scale for each row", False: "no float8"},
+    "shares": {True: "common prefixes computed once", False: "in each document"},
 }
 
 

@@ -40,6 +40,8 @@ class CaseSetting:
     offloads: bool
     """``activation_offloading``."""
     fp8: bool | str
+    shares: bool
+    """Common prefixes of the documents in a forward pass are computed once."""
 
     @property
     def rows(self) -> int:
@@ -102,6 +104,7 @@ LIGER = Factor("liger", "Fused kernels instead of compiled layers", ("liger", "c
 OPTIMIZER = Factor("optimizer", "8-bit optimizer", ("optim",))
 OFFLOADING = Factor("offloading", "Activations in RAM", ("offloads",))
 FP8 = Factor("fp8", "float8", ("fp8",))
+PREFIXES = Factor("prefixes", "Shared prefixes", ("shares",))
 ON_GPUS_ONLY = {
     LIGER: "the kernels of liger-kernel are for GPUs; this is a CPU",
     OPTIMIZER: "an 8-bit optimizer saves memory of a GPU; this is a CPU",
@@ -121,7 +124,7 @@ FACTORS = (
         COMPILING,
         SAVE_INTERVAL,
     ),
-    *(WORKERS_FACTOR, RANK_FACTOR, QUANTISATION, LIGER, OPTIMIZER, OFFLOADING, FP8),
+    *(WORKERS_FACTOR, RANK_FACTOR, QUANTISATION, LIGER, OPTIMIZER, OFFLOADING, FP8, PREFIXES),
 )
 FACTOR_NAMES = tuple(factor.name for factor in FACTORS)
 
@@ -135,6 +138,8 @@ def _of_the_run(here: AblationSituation) -> dict[str, Any]:
         "liger": False,
         "offloads": here.offloads,
         "fp8": here.fp8,
+        # Training on a CPU shares them, but then the rows alone would not say how many operations a case takes.
+        "shares": False,
     }
 
 
@@ -185,6 +190,7 @@ def factors_of_neither_end(here: AblationSituation) -> dict[str, tuple[dict[str,
         ),
         OFFLOADING.name: ({"offloads": False}, {"offloads": True}),
         FP8.name: ({"fp8": False}, {"fp8": here.fp8 or True}),
+        PREFIXES.name: ({"shares": False}, {"shares": True}),
     }
     return found | ({COMPILING.name: ({"compiles": False}, {"compiles": True})} if here.is_cpu else {})
 
@@ -214,6 +220,8 @@ def obstacle(factor: Factor, here: AblationSituation) -> str:
 
 
 def _obstacle_of_method(factor: Factor, here: AblationSituation) -> str:
+    if factor == PREFIXES and not here.is_cpu:
+        return "prefixes are shared in training on a CPU only"
     if factor == RANK_FACTOR and not here.rank:
         return "all weights are trained, so there is no rank"
     if factor == QUANTISATION and not here.rank:

@@ -15,9 +15,10 @@ class StartedAdapter(AdapterSection, total=False):
 
 
 class PaddedTrain(TrainSection, total=False):
-    """A train section; ``keeps_padding`` is of an ablation alone, whose rows hold one document each."""
+    """A train section with what ablations alone set: to compute padding, or common prefixes, in each document."""
 
     keeps_padding: bool
+    keeps_prefixes: bool
 
 
 class ModelTraining(TypedDict, total=False):

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.shared_prefixes import PrefixTree, prefix_tree
 
 IGNORED = -100
+# Argument of transformers' models: the documents' first tokens, and the end of the last one.
+BOUNDARIES = "cu_seq_lens_q"
 # Document counts that batches are padded to: multiples of the step, this many standard deviations above the mean.
 SLOT_STEP, USUAL_DEVIATIONS = 8, 4.0
 # A dense row is padded to a multiple of this many tokens: CPU kernels are prepared once per shape.
@@ -28,6 +31,7 @@ class BatchLayout:
         places: add the positions that carry loss, so that finding them does not synchronise with the GPU.
         rows: pad an incomplete batch to this many rows, for compiled layers.
         dense: put the tokens of all rows into one row, so that no padding is computed.
+        shares_prefixes: keep the first tokens that documents of a dense batch have in common once.
     """
 
     boundaries: bool = False
@@ -36,16 +40,18 @@ class BatchLayout:
     places: bool = False
     rows: int = 0
     dense: bool = False
+    shares_prefixes: bool = False
 
 
 def arrange(rows: PackedRows, indices: Sequence[int], layout: BatchLayout) -> dict[str, Any]:
     """Return the batch of the rows ``indices`` in the given ``layout``."""
     batch: dict[str, Any] = collate(rows, indices)
     if layout.dense and len(indices):
-        batch = dense(batch, torch.from_numpy(rows.tokens[indices]).long())
+        batch = dense(batch, torch.from_numpy(rows.tokens[indices]).long(), layout.shares_prefixes)
     else:
         batch = filled(batch, layout.rows, layout.longest)
-    batch = with_boundaries(batch, layout.slots, layout.longest) if layout.boundaries else batch
+    if layout.boundaries and BOUNDARIES not in batch:
+        batch = with_boundaries(batch, layout.slots, layout.longest)
     return batch | ({"loss_places": loss_places(batch["labels"])} if layout.places else {})
 
 
@@ -65,25 +71,53 @@ def collate(rows: PackedRows, indices: Sequence[int]) -> dict[str, torch.Tensor]
     return {"input_ids": ids, "labels": ids.masked_fill(~trained, IGNORED), "position_ids": positions}
 
 
-def dense(batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+def dense(batch: dict[str, torch.Tensor], tokens: torch.Tensor, shares_prefixes: bool = False) -> dict[str, Any]:
     """Join the first ``tokens`` (int64, shape [rows]) of each row into one row, shape [1, total].
 
-    Only the end is padded, to a multiple of ``DENSE_STEP``.
+    Only the end is padded, to a multiple of ``DENSE_STEP``. With ``shares_prefixes`` the first tokens that documents
+    have in common are kept once, and the batch holds the boundaries of what is left, see :func:`with_boundaries`.
     """
     kept = torch.arange(batch["input_ids"].shape[1]) < tokens[:, None]
-    total = int(tokens.sum())
-    missing = min(-total % DENSE_STEP, kept.numel() - total)
     # The shifted loss would otherwise predict a row's first token from the last token of the row before.
     labels = batch["labels"].clone()
     labels[:, 0] = IGNORED
+    joined = {name: values[kept] for name, values in (batch | {"labels": labels}).items()}
+    tree = _tree(joined) if shares_prefixes else None
+    if tree is not None:
+        order = torch.from_numpy(tree.kept())
+        joined = {name: values[order] for name, values in joined.items()}
+    padded = _padded(joined, kept.numel())
+    if tree is None:
+        return padded
+    return padded | _boundaries_of(tree, padded["labels"].numel(), int(joined["position_ids"].max()) + 1)
+
+
+def _padded(joined: dict[str, torch.Tensor], most: int) -> dict[str, torch.Tensor]:
+    """Return the tokens as a row, padded to a multiple of ``DENSE_STEP`` unless that is more than ``most``."""
+    total = len(joined["input_ids"])
+    missing = min(-total % DENSE_STEP, most - total)
     padding = {
         "input_ids": torch.zeros(missing, dtype=torch.int64),
         "labels": torch.full((missing,), IGNORED),
         # Padding gets positions from 0, which makes it a document of its own.
         "position_ids": torch.arange(missing),
     }
-    found = {name: torch.cat([values[kept], padding[name]]) for name, values in (batch | {"labels": labels}).items()}
-    return {name: values[None] for name, values in found.items()}
+    return {name: torch.cat([values, padding[name]])[None] for name, values in joined.items()}
+
+
+def _tree(joined: dict[str, torch.Tensor]) -> PrefixTree | None:
+    ids, positions, labels = (joined[name].numpy() for name in ("input_ids", "position_ids", "labels"))
+    return prefix_tree(ids, positions, labels != IGNORED)
+
+
+def _boundaries_of(tree: PrefixTree, total: int, longest: int) -> dict[str, Any]:
+    """Return the boundaries of a row of ``total`` tokens whose documents share prefixes; padding is the last segment.
+
+    Those of the keys say where the queries that see a segment end. Without shared prefixes both would be the same.
+    """
+    padding = np.full(int(total > tree.size), total, np.int32)
+    own, seen = (torch.from_numpy(np.concatenate([edges, padding])) for edges in tree.boundaries())
+    return _boundaries(own, seen, longest)
 
 
 def filled(batch: dict[str, torch.Tensor], rows: int, longest: int = 0) -> dict[str, torch.Tensor]:
@@ -124,13 +158,11 @@ def with_boundaries(batch: dict[str, torch.Tensor], slots: Sequence[int] = (), l
     boundaries = torch.full((count + 1,), total, dtype=torch.int32)
     boundaries[: len(starts)] = starts
     most = longest or int(positions.max()) + 1
-    return {
-        **batch,
-        "cu_seq_lens_q": boundaries,
-        "cu_seq_lens_k": boundaries,
-        "max_length_q": most,
-        "max_length_k": most,
-    }
+    return batch | _boundaries(boundaries, boundaries, most)
+
+
+def _boundaries(of_queries: torch.Tensor, of_keys: torch.Tensor, longest: int) -> dict[str, Any]:
+    return {BOUNDARIES: of_queries, "cu_seq_lens_k": of_keys, "max_length_q": longest, "max_length_k": longest}
 
 
 def loss_places(labels: torch.Tensor) -> torch.Tensor:

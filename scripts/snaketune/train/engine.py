@@ -12,7 +12,7 @@ from snaketune.core.errors import ConfigError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.adapter_section import AdapterSection
 from snaketune.settings.train_section import TrainSection
-from snaketune.settings.training_slices import TrainingSlice
+from snaketune.settings.training_slices import PaddedTrain, TrainingSlice
 from snaketune.train.batches import BatchLayout, document_shape
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.kernels.activations import checkpoint_interval
@@ -22,6 +22,7 @@ from snaketune.train.kernels.compiling import CompilationWatch, compile_layers, 
 from snaketune.train.kernels.fused_layers import fuse_layers
 from snaketune.train.kernels.liger import use_liger
 from snaketune.train.kernels.offloading import offload_activations
+from snaketune.train.kernels.prefix_sharing import can_share_prefixes
 from snaketune.train.loading.loading import proxy_model_of
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 
@@ -58,8 +59,9 @@ class TrainingChoices:
     def facts(self) -> dict[str, Any]:
         """Return the decisions for a record of the run."""
         names = ("attention", "chunked_loss", "checkpoint_every", "compiled_layers", "liger_layers", "notes")
-        more = {"computes_padding": not self.layout.dense, "compiled_again": self.watch.later if self.watch else 0}
-        return {name: getattr(self, name) for name in names} | more
+        more = {"computes_padding": not self.layout.dense, "shares_prefixes": self.layout.shares_prefixes}
+        again = {"compiled_again": self.watch.later if self.watch else 0}
+        return {name: getattr(self, name) for name in names} | more | again
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def prepare_engine(
         if is_packed := any(_is_packed(rows) for rows in splits):
             check_isolation(sample)
         is_dense = _can_be_dense(model, cfg, device) and (is_packed or is_isolated(sample))
+        is_shared = is_dense and _can_share(model, splits, train)
         is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
     setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
@@ -114,7 +117,7 @@ def prepare_engine(
     for note in notes:
         print(f"Note: {note}.", flush=True)
     layout = _layout(model, splits, train, is_chunked, compiled > 0)
-    layout = replace(layout, dense=is_dense and not compiled)
+    layout = replace(layout, dense=is_dense and not compiled, shares_prefixes=is_shared and not compiled)
     watch = CompilationWatch() if compiled else None
     return TrainingChoices(
         model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch, liger_layers
@@ -142,6 +145,12 @@ def _can_be_dense(model: Any, cfg: TrainingSlice, device: Device) -> bool:
     train = cfg["train"]
     is_plain = device.is_cpu and not is_sharded(cfg) and train["method"] == "sft"
     return is_plain and not train.get("keeps_padding") and needs_boundaries(model)
+
+
+def _can_share(model: Any, splits: tuple[PackedRows, PackedRows], train: PaddedTrain) -> bool:
+    """Tell whether documents of a batch may share prefixes; an ablation keeps them apart to measure what that saves."""
+    is_wanted = not train.get("keeps_prefixes")
+    return is_wanted and can_share_prefixes(model, max(rows.row_length for rows in splits))
 
 
 def _chunk_loss(model: Any, sample: Any, train: TrainSection) -> tuple[bool, str | None]:

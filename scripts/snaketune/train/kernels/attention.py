@@ -171,7 +171,7 @@ def _over_documents(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
 
         Arguments (shape [rows, heads, T, width]) and result (shape [rows, T, heads, width]) are as in transformers.
         """
-        boundaries, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
+        boundaries, longest = [kwargs.get(f"cu_seq_lens_{side}") for side in "qk"], kwargs.get("max_length_q")
         _refuse_unsupported(boundaries, attention_mask, dropout, kwargs)
         rows, heads, length, _ = query.shape
         flat = [_flattened(states, _computing_dtype(states)) for states in (query, key, value)]
@@ -179,16 +179,14 @@ def _over_documents(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
         # transformers' sliding window includes the query's own token, hence - 1.
         window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
         grouped = key.shape[1] != heads
-        out = kernel(
-            *flat, boundaries, boundaries, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped
-        )
+        out = kernel(*flat, *boundaries, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped)
         return out.view(rows, length, heads, value.shape[-1]), None
 
     return attend
 
 
 def _refuse_unsupported(boundaries, mask, dropout: float, kwargs: dict[str, Any]) -> None:
-    if boundaries is None or mask is not None:
+    if any(each is None for each in boundaries) or mask is not None:
         raise ConfigError(
             "model.attn_implementation: varlen needs packed rows, but got a batch without document boundaries: set it "
             "to auto."
