@@ -63,10 +63,48 @@ def test_two_jobs_at_a_time_see_one_card_each(listing, tmp_path, monkeypatch):
     assert other_job(1, tmp_path, monkeypatch)[0] == "GPU-aaaa"
 
 
+@pytest.mark.parametrize("name", ["0", "GPU-aa", "GPU-aaaa"])
+def test_a_card_has_one_lock_however_a_job_names_it(listing, tmp_path, monkeypatch, capsys, name):
+    _, locks = other_job(1, tmp_path, monkeypatch)
+    environment = {"CUDA_VISIBLE_DEVICES": f"{name},1"}
+    take_cards(1, tmp_path, environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1" and locks
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(gpus, "_held", [])
+    take_cards(1, tmp_path, environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert capsys.readouterr().err == "Note: no other GPU is free, so this job shares 1 with another one.\n"
+
+
+def test_numbers_in_an_order_that_only_cuda_knows_and_those_of_slices_stay(monkeypatch):
+    def found(listing, **order):
+        monkeypatch.setattr(gpus, "_ask", lambda *arguments: listing)
+        return gpus.uuids_of(["1", "9"], {"CUDA_VISIBLE_DEVICES": "1,9", **order})
+
+    two_kinds = TWO.replace("4090", "3060", 1)
+    assert found(TWO) == {"1": "GPU-bbbb", "9": "9"}
+    assert found(two_kinds) == {"1": "1", "9": "9"}
+    assert found(two_kinds, CUDA_DEVICE_ORDER="PCI_BUS_ID") == {"1": "GPU-bbbb", "9": "9"}
+    assert found(SLICED, CUDA_DEVICE_ORDER="PCI_BUS_ID") == found(None) == {"1": "1", "9": "9"}
+
+
+def test_of_several_cards_one_that_is_lost_hides_no_other(tmp_path, monkeypatch):
+    lost = "Unable to determine the device handle for GPU0000:3B:00.0: GPU is lost. Reboot the system to recover."
+    answer = f"cat <<'END'\n{TWO.splitlines()[0]}\n{lost}\nEND\nexit 15\n"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert visible_cards({}) == ["GPU-aaaa"]
+    assert gpus._ask("--query-gpu=driver_version", "--format=csv,noheader") is None
+
+
 def test_cards_on_which_other_programs_compute_come_last(tmp_path, monkeypatch):
     answers = {"-L": TWO, "--query-compute-apps=gpu_uuid": "GPU-aaaa\nGPU-aaaa\n"}
     monkeypatch.setattr(gpus, "_ask", lambda first, *more: answers[first])
     assert [other_job(1, tmp_path, monkeypatch)[0]] == ["GPU-bbbb"]
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    take_cards(1, tmp_path / "elsewhere", environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_workflows_of_several_folders_share_their_locks_unless_the_place_is_somebody_else_s(tmp_path):

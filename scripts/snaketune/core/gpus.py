@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
+from snaketune.core.cached_state import say
 from snaketune.core.errors import DataError
 from snaketune.core.locks import Lock, try_lock
 from snaketune.core.private_folders import PrivateFolder
@@ -47,8 +48,9 @@ def take_cards(count: int = 1, folder: Path | None = None, environment: MutableM
     """Let this process, and those that it starts, see ``count`` of the cards that it may use, free ones first.
 
     transformers uses DataParallel on all cards that it sees, and two concurrent jobs would share the first card. A card
-    is free when no other job holds its lock; if too few are free, the first ones are shared. Cards that other programs
-    compute on come after idle ones. Locks are held even when all cards are taken, so that other jobs know.
+    is free when no other job holds its lock; if too few are free, the first ones are shared, and a note says so. Cards
+    that other programs compute on come after idle ones. Locks are held even when all cards are taken, so that other
+    jobs know.
 
     Args:
         count: how many.
@@ -59,11 +61,14 @@ def take_cards(count: int = 1, folder: Path | None = None, environment: MutableM
     if not cards:
         return
     folder = folder or locks_of_machine()
+    known = uuids_of(cards, environment)
     at_work = cards_at_work() if len(cards) > count else set()
-    order = sorted(cards, key=lambda card: card in at_work)
-    free = [card for card in order if _take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', card)}.lock", count)]
+    order = sorted(cards, key=lambda card: known[card] in at_work)
+    free = [card for card in order if _take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', known[card])}.lock", count)]
+    chosen = (free + [card for card in order if card not in free])[:count]
+    if shared := [card for card in chosen if card not in free]:
+        say(f"no other GPU is free, so this job shares {', '.join(shared)} with another one.")
     if len(cards) > count:
-        chosen = (free + [card for card in order if card not in free])[:count]
         environment[VISIBLE] = ",".join(card for card in cards if card in chosen)
 
 
@@ -89,6 +94,27 @@ def visible_cards(environment: MutableMapping[str, str] = os.environ) -> list[st
     return named_cards(_ask("-L") or "")
 
 
+def uuids_of(cards: list[str], environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the UUID of each card that :func:`visible_cards` names, or the given name where the driver does not say.
+
+    Jobs that name a card by its number, by the beginning of its UUID or not at all thus share one lock. A number means
+    the driver's order if ``CUDA_DEVICE_ORDER`` says so, and in effect if all cards are alike; slices have no numbers.
+    """
+    if VISIBLE not in environment:
+        return {card: card for card in cards}
+    listing = _ask("-L") or ""
+    uuids, models = named_cards(listing), set(re.findall(r"^GPU \d+: (.*) \(UUID", listing, re.MULTILINE))
+    is_ordered = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len(models) == 1
+    numbered = uuids if is_ordered and not any(uuid.startswith("MIG") for uuid in uuids) else []
+    found = {}
+    for card in cards:
+        begins = [uuid for uuid in uuids if uuid.startswith(card)]
+        if card.isdecimal():
+            begins = numbered[int(card) : int(card) + 1]
+        found[card] = begins[0] if len(begins) == 1 else card
+    return found
+
+
 def named_cards(listing: str) -> list[str]:
     """Return the UUIDs in the output of ``nvidia-smi -L``."""
     cards: list[list[str]] = []
@@ -107,7 +133,10 @@ def cards_at_work() -> set[str]:
 
 
 def _ask(*arguments: str) -> str | None:
-    """Return the output of ``nvidia-smi``, or None if it is missing, fails or hangs."""
+    """Return the output of ``nvidia-smi``, or None if it is missing, fails or hangs.
+
+    A list of cards counts although it fails: it does when one of several cards is lost, and names the others.
+    """
     if not shutil.which("nvidia-smi"):
         return None
     try:
@@ -116,7 +145,7 @@ def _ask(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 or arguments == ("-L",) else None
 
 
 def has_card(root: Path = Path("/"), ask: Callable[..., str | None] = _ask) -> bool:
