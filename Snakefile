@@ -34,7 +34,7 @@ rule inspect:
         spec=PARAMS.inspect_spec,
         page=JOB_TABLE.page("inspect"),
     message:
-        "Looking at the sources"
+        "Inspecting the sources"
     shell:
         "python scripts/inspect_sources.py --spec {params.spec:q} --output {params.page:q} 2>&1 | tee {log:q}"
 
@@ -69,7 +69,7 @@ rule prune:
     params:
         spec=PARAMS.prune_spec,
     message:
-        "Looking for variants that no configured run uses"
+        "Listing variants that no configured run uses"
     shell:
         "python scripts/prune.py --spec {params.spec:q} --output {output:q} 2>&1 | tee {log:q}"
 

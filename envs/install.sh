@@ -57,7 +57,7 @@ take_turn() {
     exec 9<envs/install.sh
     flock --nonblock 9 2>/dev/null && return
     [ "$(flock --nonblock 9 2>&1)" = "" ] || return 0 # this disk has no locks
-    say "Another installation is at work in this folder: waiting for it."
+    say "Another installation is running in this folder: waiting for it."
     flock 9
 }
 
@@ -104,7 +104,7 @@ fault() {
     if [ ! -e .venv ] && [ ! -L .venv ]; then
         echo "it does not exist"
     elif [ -L .venv ] && [ ! -d .venv/. ]; then
-        echo "it is a link to nothing"
+        echo "it is a dangling link"
     elif [ -e "$unfinished" ]; then
         echo "its last installation was interrupted"
     elif ! suitable .venv/bin/python; then
@@ -151,7 +151,7 @@ suitable_build() {
 # With the libraries that it depends on, other than the CPU build. The user's own package sources come first.
 install_older_torch() {
     [ "$(torch_version)" != "$pin+$older" ] || return 0
-    say "This driver or GPU is older than the ordinary torch $pin: its build for CUDA 12.6 follows."
+    say "This driver or GPU is too old for the default build of torch $pin: installing its build for CUDA 12.6."
     install_requirements "torch==$pin+$older" && return
     install_requirements "torch==$pin+$older" --index-url "$older_index" && return
     stop "torch $pin for CUDA 12.6 cannot be reached: update the NVIDIA driver to $driver_needed, or set SNAKETUNE_TORCH=cpu (details: $log)."
@@ -229,7 +229,7 @@ install_cpu_torch() {
     if grep -qiE "$local_trouble" "$torch_log"; then
         stop "torch could not be installed: $(last_error "$torch_log") ($(free_space); details: $torch_log)."
     fi
-    say "No CPU build of torch $pin can be reached: the ordinary one follows, with the NVIDIA libraries it depends on."
+    say "No CPU build of torch $pin can be reached: installing the default build, with the NVIDIA libraries that it depends on."
 }
 
 install_requirements() {

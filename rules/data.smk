@@ -94,7 +94,7 @@ rule key_shard:
         spec=PARAMS.spec("dedupe_records", "key_shard"),
         settings=PARAMS.settings,
     message:
-        "Keys of shard {wildcards.shard}"
+        "Computing the keys of shard {wildcards.shard}"
     shell:
         "python scripts/key_shard.py --spec {params.spec:q} --settings {params.settings:q}"
         " --records {input.records:q} --part {output.part:q} 2>&1 | tee {log:q}"

@@ -48,7 +48,7 @@ rule accept_merge:
     params:
         spec=PARAMS.fact_spec("accept_merge"),
     message:
-        "Looking at the merge of {wildcards.run}"
+        "Accepting the merge of {wildcards.run}"
     shell:
         "python scripts/accept_merge.py --spec {params.spec:q} --merge {input.merge:q} --output {output.manifest:q}"
         " 2>&1 | tee {log:q}"

@@ -100,7 +100,7 @@ rule compare_runs:
     params:
         spec=PARAMS.compare_spec,
     message:
-        "Putting runs side by side"
+        "Comparing runs"
     shell:
         "python scripts/compare_runs.py --spec {params.spec:q} --output {output.page:q} 2>&1 | tee {log:q}"
 

@@ -18,7 +18,7 @@ MESSAGES = {
     "Training": "train_model",
     "Merging": "merge_adapter",
     "Evaluating": "evaluate_model",
-    "Looking at the merge of": "accept_merge",
+    "Accepting the merge of": "accept_merge",
     "Describing": "describe_run",
     "Rendering the report of": "render_report",
 }
