@@ -211,6 +211,26 @@ def test_what_stands_beside_the_list_of_an_object_is_named(tmp_path):
     assert second == "  not used from the file: splits, version."
 
 
+def test_very_many_sources_that_were_read_alike_share_a_sentence_and_others_have_their_own(tmp_path):
+    line = b'{"prompt":"%d","completion":"b","source":"books"}\n'
+    given = [source(tmp_path / f"{number:02}.jsonl", line % number * 2) for number in range(30)]
+    given[7] = source(tmp_path / "bad.jsonl", line % 100 + b"half a li\n")
+    given[9] = source(tmp_path / "other.jsonl", b'{"text":"a text"}\n')
+    found = read(tmp_path, *given, max_bad_fraction=1)
+    assert len(found.facts["sources"]) == 30
+    said = [sentence.replace(f"{tmp_path}/", "") for sentence in summary_of(found.facts)]
+    assert [sentence for sentence in said if not sentence.startswith(" ")] == [
+        "Read 00.jsonl and 27 more sources as prompt_completion: 56 records, 0 lines quarantined; prompt/completion in"
+        " 56 of 56 records.",
+        "Read bad.jsonl as prompt_completion: 1 record, 1 line quarantined; prompt/completion in 1 of 2 records.",
+        "Read other.jsonl as text: 1 record, 0 lines quarantined; text in 1 of 1 records.",
+    ]
+    assert len(said) == 5 and said[1].startswith("  not used: source (56 of 56 records, up to 7")
+    assert len(summary_of({"sources": found.facts["sources"][10:]})) == 2 * 20
+    # Nothing of the accounts themselves is summed up.
+    assert [entry["records"] for entry in found.facts["sources"]] == [2] * 7 + [1] + [2] + [1] + [2] * 20
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -14,6 +14,8 @@ from snaketune.data.sources.blocks import SourceBlocks
 from snaketune.data.sources.containers import Container
 
 IGNORED_SHOWN = 50
+# Of more sources than this, those that were read alike are summed up in one sentence.
+LISTED_SOURCES = 20
 SHARE_SHOWN = 0.005
 
 
@@ -102,8 +104,39 @@ class LineCounts:
 
 
 def summary_of(facts: dict[str, Any]) -> list[str]:
-    """Return sentences on each source: its format and the evidence for it, counts of lines, and unused fields."""
-    return [sentence for entry in facts["sources"] for sentence in _sentences(entry)]
+    """Return sentences on each source: its format and the evidence for it, counts of lines, and unused fields.
+
+    More than 20 sources of which the same can be said, apart from numbers, share their sentences.
+    """
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for entry in facts["sources"]:
+        alike.setdefault(_kind(entry), []).append(entry)
+    summed = {id(entries[0]): _summed(entries) for entries in alike.values() if len(entries) > LISTED_SOURCES}
+    left_out = {id(entry) for entries in alike.values() if len(entries) > LISTED_SOURCES for entry in entries[1:]}
+    entries = [summed.get(id(entry), entry) for entry in facts["sources"] if id(entry) not in left_out]
+    return [sentence for entry in entries for sentence in _sentences(entry)]
+
+
+def _kind(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two sources that share their sentences have in common; those with bad lines are apart."""
+    texts = (entry.get("name"), entry["format"], entry.get("container"), entry["evidence"], *entry.get("beside", ()))
+    unused = tuple((item["name"], item["reason"]) for item in entry["unused"])
+    return *texts, unused, entry["quarantined"] > entry["set_aside"], entry["set_aside"] > 0
+
+
+def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return an account in place of those of several sources of a kind."""
+    numbers = ("lines", "records", "quarantined", "set_aside", "not_sampled")
+    unused = []
+    for items in zip(*(entry["unused"] for entry in entries), strict=True):
+        total, most = sum(item["records"] for item in items), max(item["share"] for item in items)
+        unused.append({**items[0], "records": total, "share": most, "at_most": True})
+    return {
+        **entries[0],
+        **{name: sum(entry.get(name, 0) for entry in entries) for name in numbers},
+        "path": f"{entries[0]['path']} and {len(entries) - 1:,} more sources",
+        "unused": unused,
+    }
 
 
 def _sentences(entry: dict[str, Any]) -> Iterator[str]:
@@ -127,7 +160,8 @@ def _sentences(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _share(item: dict[str, Any], lines: int) -> str:
-    text = f", {100 * item['share']:.0f}% of the text" if item["share"] >= SHARE_SHOWN else ""
+    most = "up to " if item.get("at_most") else ""
+    text = f", {most}{100 * item['share']:.0f}% of the text" if item["share"] >= SHARE_SHOWN else ""
     reason = f", {item['reason']}" if item["reason"] else ""
     return f"{item['name']} ({item['records']:,} of {lines:,} records{text}{reason})"
 
