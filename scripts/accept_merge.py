@@ -1,7 +1,7 @@
 """Accept a merged model, or fail with the reason why the merge was refused.
 
 Arguments:
-    merge: merge.json with what became of the merge.
+    merge: merge.json with the outcome of the merge.
     output: manifest of the merged model to write.
 """
 

@@ -1,4 +1,4 @@
-"""The accounts of the data stages: what came in, what left and why, what is there."""
+"""Counts of the data stages: records read, dropped (by reason) and kept."""
 
 from typing import Any, NotRequired, TypedDict
 

@@ -1,4 +1,4 @@
-"""merge.json: what became of a merge."""
+"""merge.json: the outcome of a merge, and the result of its verification."""
 
 from typing import TypedDict
 

@@ -1,4 +1,4 @@
-"""The fact files of one run, by the name under which pages and cards have them."""
+"""The fact files of one run, by the names that pages and cards use."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""plan.json: what a run will take, each number with its origin (measured, estimated, given or unknown)."""
+"""plan.json: memory, time and cost of a run, each number with its origin (measured, estimated, given or unknown)."""
 
 from collections.abc import Mapping
 from pathlib import Path

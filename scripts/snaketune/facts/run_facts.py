@@ -1,4 +1,4 @@
-"""run.json, the identity of a run, and history.json, what went before it."""
+"""run.json, the identity of a run, and history.json, the runs before it."""
 
 from typing import Any, TypedDict
 
@@ -31,7 +31,7 @@ class RawSource(TypedDict):
 
 
 class Digests(TypedDict, total=False):
-    """Content digests of what a run was made from and of what it made; of the code one for each stage."""
+    """Content digests of a run's inputs and results, and of the code of each stage."""
 
     data: str | None
     tokenizer: str | None
@@ -43,7 +43,7 @@ class Digests(TypedDict, total=False):
 
 
 class RunIdentity(TypedDict):
-    """run.json; ``config`` is flat, its keys are joined by dots, and ``earlier`` has those of runs it starts from."""
+    """run.json; ``config`` is flat with dotted keys, and ``earlier`` has the ones of the runs that it starts from."""
 
     run: str
     id: str

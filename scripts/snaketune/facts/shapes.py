@@ -1,4 +1,4 @@
-"""Does a JSON value have its declared shape? Checked once, where a file is read, instead of wherever it is used.
+"""Checks that a JSON value has its declared shape, once, where a file is read, instead of wherever it is used.
 
 Shapes are ordinary type hints: ``TypedDict`` for an object with known keys, ``dict[str, X]`` and ``list[X]``, unions,
 ``Literal`` and the scalars of JSON. What an older version did not write is filled in, so that readers need no check:
@@ -26,7 +26,7 @@ from typing import (
 
 T = TypeVar("T")
 Moment = Annotated[str, "ISO 8601"]
-"""A date and time as ISO 8601 has them."""
+"""A date and time in ISO 8601."""
 VALUE_CHARACTERS = 60
 # Nothing that is measured is larger; products of such numbers overflow where they are shown.
 LARGEST = 1e60

@@ -26,8 +26,7 @@ class InspectedSource:
     Attributes:
         path: what the user calls the source.
         bytes: its size on disk.
-        account: what became of the lines of the beginning, as :meth:`SourceAccount.facts` has it; none where the source
-            was refused.
+        account: counts of the lines read, from :meth:`SourceAccount.facts`; None if the source was refused.
         records: canonical records of the beginning.
         is_all: whether that is all of the source.
         refused: lines that are not records, by reason; ``first`` is the first of them in words.

@@ -16,7 +16,7 @@ SAME_LOSS = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Name and number format of a metric; ``higher_is_better`` is None if unknown."""
+    """Name and format of a metric; ``higher_is_better`` is None if unknown."""
 
     label: str
     meaning: str

@@ -251,7 +251,7 @@ class DescriptionJob:
 
 
 def describe_run(job: DescriptionJob) -> None:
-    """Write run.json from the fact files and the resolved configuration, and history.json from what went before."""
+    """Write run.json from the fact files and the resolved configuration, and history.json from the earlier runs."""
     names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter")
     facts = {name: read_json(getattr(job, name)) for name in names}
     merged, settings = read_json(job.merged) if job.merged else None, job.settings

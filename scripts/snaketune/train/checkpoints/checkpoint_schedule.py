@@ -81,8 +81,8 @@ class CheckpointSchedule(TrainerCallback):
         self._is_over = state.global_step >= state.max_steps
         since = self._clock() - self._last_save
         if self._steps is None:
-            # Saving is collective, and the clocks of the processes differ: if each decided for itself, some would wait
-            # for ever.
+            # Saving is collective, and the clocks of the processes differ: if each decided for itself, they could
+            # deadlock.
             is_due = self._process_group.first(since >= self.interval)
         else:
             is_due = state.global_step % self._steps == 0
