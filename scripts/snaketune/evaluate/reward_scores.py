@@ -126,7 +126,7 @@ def score_rows(model: Any, rows: PackedRows, settings: ModelSettings, limit: int
         model: a reward model, under an adapter or not.
         rows: the packed rows.
         settings: how the model was loaded.
-        limit: scores the documents of the first so many rows; None of all.
+        limit: only the documents of the first ``limit`` rows are scored; None scores all.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     count = len(rows) if limit is None else min(limit, len(rows))

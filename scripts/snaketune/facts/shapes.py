@@ -26,7 +26,7 @@ from typing import (
 
 T = TypeVar("T")
 Moment = Annotated[str, "ISO 8601"]
-"""A date and time in ISO 8601."""
+"""A date and time as ISO 8601 has them."""
 VALUE_CHARACTERS = 60
 # Nothing that is measured is larger; products of such numbers overflow where they are shown.
 LARGEST = 1e60

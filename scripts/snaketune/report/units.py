@@ -46,7 +46,7 @@ def points(difference: float | None) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """Return ``value`` with so many significant digits: 1.52, 0.0112, 12,300, 3.1e-8."""
+    """Return ``value`` with ``digits`` significant digits: 1.52, 0.0112, 12,300, 3.1e-8."""
     if value is None:
         return NOT_MEASURED
     if not math.isfinite(value):
@@ -61,7 +61,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def signed(difference: float | None, digits: int = 3) -> str:
-    """Return a difference with its sign and so many significant digits."""
+    """Return a difference with its sign and ``digits`` significant digits."""
     if difference is None or not math.isfinite(difference):
         return significant(difference, digits)
     return f"{_sign(difference)}{significant(abs(difference), digits)}"

@@ -1,4 +1,4 @@
-"""What the stages that prepare data get of the configuration."""
+"""The parts of the configuration that the data stages receive."""
 
 from typing import TypedDict
 
@@ -10,7 +10,7 @@ from snaketune.settings.tokens_section import TokensSection
 
 
 class TrainMethod(TypedDict, total=False):
-    """The part of ``train`` that data depend on; absent for the usual method."""
+    """The part of ``train`` that the data depend on; absent for supervised fine-tuning."""
 
     method: str
 
@@ -57,7 +57,7 @@ class TokenizingSlice(TypedDict, total=False):
 
 
 class InspectionSlice(ReadingSlice, total=False):
-    """What ``inspect`` shows records with."""
+    """The slice that ``inspect`` needs to render records."""
 
     tokens: TokensSection
     model: ModelSection

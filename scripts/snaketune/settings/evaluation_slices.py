@@ -1,4 +1,4 @@
-"""What evaluation gets of the configuration."""
+"""The parts of the configuration that evaluation receives."""
 
 from typing import Any, TypedDict
 
@@ -10,14 +10,14 @@ from snaketune.settings.train_section import TrainSection
 
 
 class ModelUse(TypedDict, total=False):
-    """The sections that say how a model is loaded; of ``train`` they have the threads."""
+    """The sections that say how a model is loaded; ``train`` contains only the threads."""
 
     model: ModelSection
     train: TrainSection
 
 
 class EvaluationSlice(ModelUse, total=False):
-    """The slice of ``evaluate_model``, with what was found of files and tasks: paths, digests and options."""
+    """The slice of ``evaluate_model``, with the files and tasks found: paths, digests and options."""
 
     data: DataSection
     merge: MergeSection

@@ -1,4 +1,4 @@
-"""What merging gets of the configuration."""
+"""The parts of the configuration that merging receives."""
 
 from typing import TypedDict
 

@@ -1,4 +1,4 @@
-"""What planning gets of the configuration."""
+"""The part of the configuration that planning receives."""
 
 from snaketune.settings.data_section import DataSection
 from snaketune.settings.evaluate_section import EvaluateSection

@@ -1,4 +1,4 @@
-"""What training gets of the configuration."""
+"""The parts of the configuration that training receives."""
 
 from typing import TypedDict
 
@@ -15,7 +15,7 @@ class StartedAdapter(AdapterSection, total=False):
 
 
 class PaddedTrain(TrainSection, total=False):
-    """A train section with what ablations alone set: to compute padding, or common prefixes, in each document."""
+    """A train section with the keys that only ablations set: compute padding, or common prefixes, in each document."""
 
     keeps_padding: bool
     keeps_prefixes: bool
@@ -30,12 +30,12 @@ class ModelTraining(TypedDict, total=False):
 
 
 class TrainingSlice(ModelTraining, total=False):
-    """The slice of ``train_model``; of ``plan`` it has the number of devices."""
+    """The slice of ``train_model``; ``plan`` contains only the number of devices."""
 
     plan: PlanSection
 
 
 class ProbeSlice(TrainingSlice, total=False):
-    """What ``probe_run`` gets: ``autotune`` asks for other settings of the same result to be measured, too."""
+    """The slice of ``probe_run``: with ``autotune``, other settings with the same result are measured, too."""
 
     autotune: bool

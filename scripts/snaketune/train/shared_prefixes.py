@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-# A prefix is shared from so many saved tokens on: a segment costs two more calls of the attention kernel per layer.
+# A prefix is shared if it saves at least this many tokens: a segment costs two more attention calls per layer.
 LEAST_SAVED = 16
 
 

@@ -24,7 +24,7 @@ from snaketune.data.similarity.sorted_keys import HALF, LOW, distinct, shared_ke
 BUCKET_WINDOW = 8
 BUFFERED_PAIRS = 1 << 22
 ESTIMATED_PAIRS = 1 << 15
-# Page faults on a memory-mapped file bring in about 64 kB per row, so pages are released after so many pairs.
+# Page faults on a memory-mapped file bring in about 64 kB per row, so pages are released after this many pairs.
 COMPARED_PAIRS = 1 << 10
 # The estimate for a pair at the threshold is this many standard deviations too low once in about 150,000 pairs.
 DEVIATIONS = 4.5

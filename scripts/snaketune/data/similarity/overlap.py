@@ -21,8 +21,8 @@ BLOCK_SHINGLES, OVERLAP_BLOCK_ROWS = 1 << 20, 1 << 14
 # 50 bits of a shingle's hash and 14 bits of its row's number within a block are packed into one sortable integer.
 HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
 PLACE_BITS = 24
-# Counting by a table of all rows of the index costs as much as sorting the hits if there are this many of them: a
-# constant, and one for every so many rows of the index.
+# Counting by a table of all rows of the index costs as much as sorting the hits if there are this many of them:
+# TABLE_HITS, plus one per TABLE_ROWS_PER_HIT rows of the index.
 TABLE_HITS, TABLE_ROWS_PER_HIT = 256, 64
 # Frequencies up to this one are exact; above it a step of the byte is a fifth of an octave.
 EXACT_FREQUENCY, STEPS_PER_OCTAVE = 128, 5
@@ -118,7 +118,7 @@ class SimilarityIndex:
             hits: how many rows of the index have each of its keys, in all, for every row.
             sizes: the distinct shingles of every row.
         """
-        # Keys that very many rows share make so many hits that sorting them would take most of the search.
+        # Keys that very many rows share produce so many hits that sorting them would take most of the search.
         common = hits[row] > TABLE_HITS + len(self.rows) // TABLE_ROWS_PER_HIT
         found = [self._by_sorting(row[~common], place[~common], sizes)]
         found.extend(self._by_table(row[common], place[common], sizes))

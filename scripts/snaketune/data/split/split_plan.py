@@ -76,7 +76,7 @@ class SidePlan:
 
     @property
     def template_family(self) -> np.ndarray:
-        """The held-out records with so many similar training records that these are kept."""
+        """The held-out records whose similar training records are too many to exclude."""
         return np.zeros(0, np.int64) if self.leaks is None else self.leaks.template_family
 
     @property

@@ -23,9 +23,9 @@ from snaketune.settings.training_slices import PaddedTrain, StartedAdapter
 def preset_rows(cfg: PlanningSlice, work: Work, target: Target, seen: Forecast, packs: bool) -> list[dict[str, Any]]:
     """Return a row per preset: time, dollars and memory of this run with its settings, and the time against the run's.
 
-    A run of so many steps sees as many tokens with each preset, and a preset that pads instead of packing also computes
-    the padding. Hours are those of training alone: known if the run's throughput is, by operations and the peak of the
-    dtype. None is unknown, as that peak may be.
+    With the same number of steps, a run sees as many tokens with each preset, and a preset that pads instead of packing
+    also computes the padding. Hours are those of training alone: known if the run's throughput is, by operations and
+    the peak of the dtype. None is unknown, as that peak may be.
 
     Args:
         cfg: the ``model``, ``adapter`` and ``train`` sections of the run.

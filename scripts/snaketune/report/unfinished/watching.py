@@ -17,7 +17,7 @@ from snaketune.report.unfinished.unfinished import newest_checkpoint
 BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 # Logged intervals that the expected rate of the remaining steps is based on.
 RECENT = 20
-# A training on another machine counts as running if it logged something within so many seconds.
+# A training on another machine counts as running if it logged something within this many seconds.
 FRESH_SECONDS = 120.0
 # No training has more steps, and an end a century away is not worth showing.
 MOST_STEPS, FURTHEST_SECONDS = 10**9, 3e9

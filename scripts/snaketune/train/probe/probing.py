@@ -124,7 +124,7 @@ def probe(
     With ``repeat_seconds`` a repeat has as many steps as take that long, judged by the warm-up, and at least ``steps``.
 
     The repeats follow each other in one training, so that each sees other rows: their spread is that of rows and
-    machine together. Learning-rate schedule and warm-up are those of a training of exactly so many steps. One device
+    machine together. Learning-rate schedule and warm-up are those of a training with exactly these steps. One device
     trains, whatever ``train.strategy`` says. Nothing is printed and nothing is left on disk.
 
     Args:
