@@ -85,7 +85,7 @@ def layer_graph():
         layer = model.get_base_model().model.layers[0]
 
         def forward(states, angles, boundaries):
-            told = {"cu_seq_lens_q": boundaries, "max_length_q": 64}
+            told = {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": 64}
             with torch.autocast("cuda", torch.bfloat16):
                 return layer(states, position_embeddings=(angles, angles), **told)
 
