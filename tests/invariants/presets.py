@@ -18,8 +18,7 @@ ON_A_CPU = {
 
 def resolved(preset):
     file = Layer("config/config.yaml", {"preset": preset, "data": {"sources": ["a.jsonl"]}})
-    (run,) = resolve_runs(file, ON_A_CPU, PRESETS)
-    return run
+    return resolve_runs(file, ON_A_CPU, PRESETS)[0]
 
 
 def is_alone(preset):

@@ -14,6 +14,7 @@ from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.device import prepare_arithmetic
+from snaketune.train.probe.probing import ProbeInputs, probe
 from snaketune.train.reinforcement import grpo, grpo_training
 from snaketune.train.reinforcement.prompt_rows import prompts_of, require_context
 from snaketune.train.reinforcement.rewards import Reward, ScoredBy, load_function, rewards_of
@@ -140,9 +141,24 @@ def test_a_preset_trains_on_a_cpu(base, rows, rewarding, tmp_path, preset):
     assert train(base, rows, rows, cfg, settings, work_in(tmp_path, "w")).steps == 2
 
 
-def test_a_sample_of_its_rows_is_no_measure_of_it(base, rows, rewarding, tmp_path):
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_probe_generates_and_trains(base, rows, rewarding, tmp_path, iterations):
+    group = {**section(rewarding), "num_iterations": iterations, "rewards": ["run:rm", f"{rewarding}:small"]}
+    cfg = configuration(method="grpo", grpo={**group, "reward_weights": [2.0, 1.0]}, per_device_train_batch_size=8)
+    inputs = ProbeInputs(base, rows, rows, tmp_path / "scratch")
+    found = probe(inputs, cfg, SETTINGS, steps=2, warmup_steps=1, repeats=2)
+    assert found.measured_steps == 2 * {1: 2, 3: 3}[iterations]
+    assert min(found.rates) > 0 and found.save_seconds > 0 and found.evaluation_seconds is None
+    assert found.answers["prompt_tokens"] == 3
+    assert 1 <= found.answers["answer_tokens"] <= 4 and 0 < found.answers["generation_share"] < 1
+    generated = found.steps // iterations * 8
+    assert found.tokens == pytest.approx(generated * (3 + found.answers["answer_tokens"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_has_no_steps_over_packed_rows(base, rows, rewarding, tmp_path):
     cfg = configuration(method="grpo", grpo=section(rewarding))
-    with pytest.raises(ConfigError, match="cannot be measured by a sample of its rows"):
+    with pytest.raises(ConfigError, match="trains on what it generates"):
         build_trainer(base, rows, rows, cfg, SETTINGS, tmp_path, prepare_arithmetic(1))
 
 

@@ -44,7 +44,7 @@ def test_the_data_are_those_of_sft_and_keys_retrain_grpo_alone():
         ({"train": {"eval_steps": 5}}, r"train\.eval_steps is 5: set train\.eval_steps to 0"),
         ({"train": {"optimizer_in_backward": True, "max_grad_norm": 0, "gradient_accumulation_steps": 1}}, "to false"),
         ({"data": {"format": "text"}}, "which has no prompts"),
-        ({"plan": {"probe": True}}, r"which the probe does not measure, and plan\.probe is true"),
+        ({"plan": {"autotune": True}}, r"plan\.autotune is true: set plan\.autotune to false"),
         ({"train": {"gradient_accumulation_steps": 3}}, r"takes 12 answers .* not a multiple of .*num_generations 8"),
         ({"train": {"strategy": "ddp"}, "plan": {"num_gpus": 2}}, "supports one GPU only"),
         ({"train": {"grpo": {"rewards": ["exact"]}}}, "has 'exact', which is not a reward"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.core.errors import ConfigError
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
@@ -74,6 +75,7 @@ STATED = {
     "fast": {"tokens.packing": True, "adapter.lora_dropout": 0.0, "adapter.target_modules": "all-linear"},
     "quickstart": {"model.name_or_path": "tiny"},
     "grpo_math": {"train.method": "grpo", "train.grpo.rewards": ["numeric_match"], "train.grpo.num_generations": 8},
+    "grpo": {"train.method": "grpo", "model.name_or_path": "run:short", "train.grpo.rewards": ["exact_match"]},
     "orpo": {"model.name_or_path": "tiny", "train.method": "orpo"},
     "kto": {"model.name_or_path": "tiny", "train.method": "kto"},
     "reward": {"model.name_or_path": "tiny", "train.method": "reward"},
@@ -115,3 +117,20 @@ def test_a_preset_says_in_one_line_what_it_is(name):
     first = (PRESETS / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# ") and first.endswith(".") and len(first) < 140
     assert f"`{name}`" in (PRESETS.parents[1] / "docs" / "presets.md").read_text()
+
+
+def test_runs_of_a_preset_replace_runs_without_keys_and_no_others():
+    def runs(values, **command_line):
+        found = resolve_runs(Layer("config.yaml", values), command_line, PRESETS)
+        return {run.name: run for run in found}
+
+    for given in ({"preset": "grpo"}, {"preset": "grpo", "runs": {"quickstart": {}}}):
+        found = runs(given)
+        assert sorted(found) == ["grpo", "short"]
+        assert found["grpo"].origins["train.max_steps"] == "runs.grpo in preset grpo"
+        assert found["short"].config.train.max_steps == 12
+    assert sorted(runs({"preset": "quickstart", "runs": {"quickstart": None}}, preset="grpo")) == ["grpo", "short"]
+    changed = runs({"preset": "grpo", "runs": {"grpo": {"train": {"seed": 1}}, "quickstart": {}}})
+    assert (changed["grpo"].config.train.seed, changed["short"].config.train.seed) == (1, 42)
+    with pytest.raises(ConfigError, match="has the runs grpo, short and no run own"):
+        runs({"preset": "grpo", "runs": {"own": {"train": {"seed": 1}}}})

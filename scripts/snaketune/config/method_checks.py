@@ -141,7 +141,7 @@ def _check_grpo(run: ResolvedRun) -> None:
         ("train.fp8", train.fp8, False, "whose layers are not in float8"),
         ("train.optimizer_in_backward", train.optimizer_in_backward, False, "which steps after the backward pass"),
         ("train.activation_offloading", train.activation_offloading, False, "which keeps activations on the device"),
-        ("plan.probe", config.plan.probe, False, "which spends its time generating, which the probe does not measure"),
+        ("plan.autotune", config.plan.autotune, False, "whose step is divided by TRL"),
         ("tokens.assistant_only_loss", config.tokens.assistant_only_loss, True, "which learns from answers"),
     )
     _refuse_unless(place, wrong)

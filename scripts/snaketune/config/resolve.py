@@ -78,12 +78,18 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
         check_keys(layer, FileConfig, layer.values)
         for name in _runs_of(layer):
             check_run_name(name, layer.name)
-    runs = {**_runs_of(file), **_runs_of(override)} or {DEFAULT_RUN: {}}
+    preset_of = cache(partial(load_preset, folder=Path(presets)))
+    whole = _first_set("preset", override.values, file.values)
+    offered = _runs_of(preset_of(str(whole))) if whole else {}
+    runs = {**_runs_of(file), **_runs_of(override)}
+    # Runs without keys of their own, such as that of the configuration as it comes, make room for those of a preset.
+    if offered:
+        runs = {name: {} for name in offered} | {name: values for name, values in runs.items() if values}
+    runs = runs or {DEFAULT_RUN: {}}
     expanded, grids = expand_grids(runs, file.name)
     check_distinct(expanded, file.name)
     for name, entry in grids.items():
         check_keys(file, RunEntry, expanded[name], f"runs.{entry}.grid: ")
-    preset_of = cache(partial(load_preset, folder=Path(presets)))
     resolved = [_resolve_run(name, values, file, override, preset_of) for name, values in sorted(expanded.items())]
     return link_runs([replace(run, grid=grids.get(run.name, "")) for run in resolved])
 
@@ -92,7 +98,7 @@ def _resolve_run(
     name: str, values: dict[str, Any], file: Layer, override: Layer, preset_of: Callable[[str], Layer]
 ) -> ResolvedRun:
     preset = _first_set("preset", override.values, values, file.values)
-    layers = [preset_of(str(preset))] if preset else []
+    layers = _preset_layers(preset_of(str(preset)), name) if preset else []
     layers += [file, Layer(f"runs.{name} in {file.name}", values), override]
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -108,6 +114,21 @@ def _resolve_run(
     return ResolvedRun(name, config, origins, notes_for(preset, origins, config))
 
 
+def _preset_layers(preset: Layer, run: str) -> list[Layer]:
+    """Return the layers of a preset, which may have runs of its own: one for all of them, and that of ``run``.
+
+    Raises:
+        ConfigError: if it has runs and ``run`` is none of them.
+    """
+    offered = _runs_of(preset)
+    if offered and run not in offered:
+        raise ConfigError(
+            f"preset: {preset.name.removeprefix('preset ')} has the runs {', '.join(sorted(offered))} and no run {run}:"
+            " use it in a configuration without runs, or name one of these under runs."
+        )
+    return [preset, Layer(f"runs.{run} in {preset.name}", offered[run])] if offered else [preset]
+
+
 def load_preset(name: str, folder: Path) -> Layer:
     """Return the preset ``name`` as a layer.
 
@@ -118,7 +139,7 @@ def load_preset(name: str, folder: Path) -> Layer:
     if name not in known:
         raise ConfigError(f"preset: there is no preset {name!r}: use one of {', '.join(known)} or remove the line.")
     layer = Layer(f"preset {name}", load_yaml(folder / f"{name}.yaml", f"config/presets/{name}.yaml"))
-    check_keys(layer, RunConfig, layer.values)
+    check_keys(layer, FileConfig if "runs" in layer.values else RunConfig, layer.values)
     return layer
 
 

@@ -103,6 +103,8 @@ class WorkFacts(TypedDict):
     eval_tokens: int | None
     checkpoint_every: int | None
     fit_method: str
+    answers: int | None
+    generated_tokens: int | None
 
 
 class MemoryParts(TypedDict):
@@ -116,6 +118,7 @@ class MemoryParts(TypedDict):
     head: float | None
     workspace: float | None
     context: float | None
+    cache: float | None
     origin: str | None
 
 

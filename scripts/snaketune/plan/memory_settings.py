@@ -64,6 +64,8 @@ class MemorySetting:
     offloads: bool = False
     """Whether activations are offloaded to RAM."""
     chunked_loss: bool = True
+    scored: int | None = None
+    """Tokens of a forward pass whose logits are computed; None for all."""
     attention: Literal["fused", "sdpa", "eager"] = "fused"
     """``fused``: kernels with document boundaries (FlashAttention, varlen); ``sdpa``: a mask over the whole row."""
     device: Literal["cuda", "cpu"] = "cuda"

@@ -40,9 +40,8 @@ from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.gate import nearest_hours
 from snaketune.plan.memory.memory import MemoryPlan
-from snaketune.plan.memory_settings import setting_of
 from snaketune.plan.remedy import Remedy, find_remedy
-from snaketune.plan.workload import Work, least_memory, memory_of, read_work, speed_key
+from snaketune.plan.workload import Work, least_memory, memory_of, read_work, setting_on_gpu, speed_key
 from snaketune.settings.operational import Operational
 from snaketune.settings.planning_slice import PlanningSlice
 
@@ -103,10 +102,11 @@ def make_plan(given: PlanInputs) -> Plan:
         PlanError: if the model's configuration cannot be read.
     """
     target = choose_target(given.cfg["plan"], given.machine)
-    work = read_work(given.cfg, given.model_folder, given.model, given.rightsize, given.pack, target, given.answers)
+    probe = given.probe or kept_probe(given.own)
+    facts = (given.model, given.rightsize, given.pack)
+    work = read_work(given.cfg, given.model_folder, *facts, target, given.answers, probe)
     speed, flops = speed_key(given.cfg, work, target), work.flops_per_token()
     by_runs = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
-    probe = given.probe or kept_probe(given.own)
     # The newest counts, probe or finished run: a driver or library update changes what a device reaches.
     measured = newest(by_runs, measurement_of(probe, target))
     like = find_calibration(given.results, given.own, speed, target, given.machine.host)
@@ -118,7 +118,7 @@ def make_plan(given: PlanInputs) -> Plan:
     if measured:
         figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
     values = {name: value for name, (value, _) in figures.items()}
-    options = memory_options(work, setting_of(given.cfg, work.row_length, "cuda"))
+    options = memory_options(work, setting_on_gpu(given.cfg, work))
     # A run that was measured on this device fits it: an estimate must not contradict that.
     remedy = find_remedy(work, target, memory, options, fit_method(work)) if not measured else None
     about = {name: {"unit": QUANTITY_UNITS[name], **words} for name, (_, words) in figures.items()}

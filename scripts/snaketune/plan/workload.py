@@ -10,6 +10,7 @@ from snaketune.plan.advice.strategies import memory_per_gpu
 from snaketune.plan.cache import KeptAnswers, PreparedConfiguration
 from snaketune.plan.devices.target import Target
 from snaketune.plan.flops import ModelShape, hardware_flops, shape_of
+from snaketune.plan.generation import Generated, cache_gigabytes, generated_of
 from snaketune.plan.memory.counting import text_sizes
 from snaketune.plan.memory.fitting import choose_checkpointing
 from snaketune.plan.memory.memory import DTYPE_BYTES, MemoryPlan, adapter_parameters, memory_plan
@@ -25,6 +26,8 @@ SPEED_KEYS = {
     ),
 }
 """Settings that determine throughput besides model, rows and device; the rank hardly matters."""
+GENERATION_KEYS = ("rewards", "num_generations", "max_completion_length", "beta", "num_iterations", "use_vllm")
+"""Those of ``train.grpo``, whose accumulation also decides how many answers are generated at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Work:
     method: str
     """``train.method``."""
     notes: tuple[str, ...]
+    generated: Generated | None = None
+    """What is generated, by a method that trains on its own answers."""
 
     @property
     def is_full(self) -> bool:
@@ -84,6 +89,7 @@ def read_work(
     pack: Mapping[str, Any],
     target: Target,
     answers: KeptAnswers | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> Work:
     """Return the work of a run from its fact files.
 
@@ -95,6 +101,7 @@ def read_work(
         pack: manifest of the packed rows.
         target: the device, which decides dtypes and recomputation.
         answers: what is known of the model from earlier plans.
+        probe: the record of a probe of this run, for the length of generated answers.
 
     Raises:
         ConfigError: if the adapter does not fit the model.
@@ -108,7 +115,10 @@ def read_work(
         shape = None
         notes.append(str(error))
     try:
-        setting = with_checkpointing(config, setting, cfg["train"]["gradient_checkpointing"], target)
+        wanted = cfg["train"]["gradient_checkpointing"]
+        # TRL's trainer recomputes where it is told to: there is no automatic choice.
+        if cfg["train"]["method"] != "grpo":
+            setting = with_checkpointing(config, setting, wanted, target)
     except PlanError as error:
         notes.append(str(error))
     if cfg["train"]["method"] == "reward":
@@ -129,18 +139,40 @@ def read_work(
         method=cfg["train"]["method"],
         notes=tuple(dict.fromkeys(notes)),
     )
-    return of_generations(work, cfg["train"]["grpo"]["num_generations"]) if work.method == "grpo" else work
+    if work.method != "grpo":
+        return work
+    return of_generations(work, generated_of(cfg, rightsize, train, probe), cfg["train"]["grpo"]["num_iterations"])
 
 
-def of_generations(work: Work, generations: int) -> Work:
-    """Return the work of GRPO: each prompt with its answers, assumed to be as long as the reference."""
-    note = (
-        "train.method: grpo trains on answers that it generates, here taken to be as long as the references; generating"
-        " them takes most of the time and is in these hours only where a run of the same kind was measured"
+def of_generations(work: Work, generated: Generated, iterations: int) -> Work:
+    """Return the work of GRPO: each answer with its prompt is a row of its own, padded to the longest.
+
+    The answers are used for ``iterations`` optimizer steps, and are counted once.
+    """
+    longer = generated.processed / (work.tokens * generated.answers / work.documents)
+    return replace(
+        work,
+        rows=generated.answers * iterations,
+        documents=generated.answers,
+        tokens=generated.processed,
+        squares=round(work.squares * generated.answers / work.documents * longer**2),
+        row_length=generated.longest,
+        setting=_of_answers(work.setting, generated),
+        notes=(*work.notes, *generated.sentences()),
+        generated=generated,
     )
-    count = work.documents * generations
-    sums = {name: getattr(work, name) * generations for name in ("tokens", "squares")}
-    return replace(work, rows=count, documents=count, notes=(*work.notes, note), **sums)
+
+
+def _of_answers(setting: MemorySetting, generated: Generated) -> MemorySetting:
+    # TRL computes the logits of the answers at once, with scaled dot-product attention over padded rows.
+    length, scored = generated.longest, generated.scored
+    return replace(setting, row_length=length, chunked_loss=False, scored=scored, attention="sdpa")
+
+
+def setting_on_gpu(cfg: PlanningSlice, work: Work) -> MemorySetting:
+    """Return the memory setting that the run would have on a GPU."""
+    setting = setting_of(cfg, work.row_length, "cuda")
+    return _of_answers(setting, work.generated) if work.generated else setting
 
 
 def _configuration(folder: Path, trust_remote_code: bool, answers: KeptAnswers | None) -> Any:
@@ -204,6 +236,10 @@ def speed_key(cfg: PlanningSlice, work: Work, target: Target) -> dict[str, Any]:
     key |= {"parameters": work.parameters, "row_length": work.row_length, "gpus": target.gpus}
     # The micro-batch that is used, which may differ from the configured one.
     key["per_device_train_batch_size"] = work.setting.micro_batch
+    if work.generated:
+        group, own = cast(Mapping[str, Any], cfg["train"]["grpo"]), "train.gradient_accumulation_steps"
+        key |= {f"train.grpo.{name}": group[name] for name in GENERATION_KEYS}
+        key[own] = cfg["train"]["gradient_accumulation_steps"]
     return key | ({"cpu_threads": cfg["train"]["cpu_threads"]} if target.is_cpu else {})
 
 
@@ -231,9 +267,21 @@ def memory_of(cfg: PlanningSlice, work: Work, target: Target) -> tuple[MemoryPla
         plan = memory_plan(work.config, work.setting)
     except PlanError as error:
         return None, (str(error),)
+    if work.generated:
+        plan = _with_cache(plan, work, target)
     train = cfg["train"]
     strategy, offload = train.get("strategy", "single"), train.get("offload", "none")
     return memory_per_gpu(plan, work.setting, strategy, target.gpus, work.layers, offload), ()
+
+
+def _with_cache(plan: MemoryPlan, work: Work, target: Target) -> MemoryPlan:
+    """Return the memory plan with the keys and values of generation, as far as they exceed what training needs."""
+    assert work.generated is not None
+    memory = None if target.is_cpu else target.memory_gb
+    cache = cache_gigabytes(work.config, work.generated, work.setting.weight_dtype, memory)
+    # vLLM keeps its memory while training; transformers frees keys and values before the forward pass.
+    shared = 0.0 if work.generated.vllm_share else plan.activations + plan.head + plan.workspace
+    return replace(plan, cache=max(cache - shared, 0.0))
 
 
 def least_memory(cfg: PlanningSlice, work: Work, target: Target) -> float | None:

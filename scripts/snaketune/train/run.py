@@ -189,9 +189,7 @@ def prepare_run(
     ``whole`` is the configuration of the training that this one is a sample of: its length decides on compilation.
     """
     if cfg["train"]["method"] == "grpo":
-        raise ConfigError(
-            "train.method: grpo cannot be measured by a sample of its rows: it trains on what it generates."
-        )
+        raise ConfigError("train.method: grpo trains on what it generates: it has no steps over packed rows to take.")
     choose_kernels(cfg["train"]["deterministic"], device)
     check_formats(cfg, device)
     require_float8(cfg["train"], device)

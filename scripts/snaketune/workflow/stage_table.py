@@ -20,7 +20,14 @@ LOADING_KEYS = ("model.dtype", "model.quantization", "model.attn_implementation"
 # What of training its plan depends on: how much work it is, and what decides its speed and its memory.
 PLANNED_OF_TRAINING = (
     "method",
+    "grpo.rewards",
     "grpo.num_generations",
+    "grpo.max_completion_length",
+    "grpo.beta",
+    "grpo.num_iterations",
+    "grpo.use_vllm",
+    "grpo.vllm_mode",
+    "grpo.vllm_gpu_memory_utilization",
     "strategy",
     "offload",
     "num_train_epochs",

@@ -181,7 +181,10 @@ def work_block(work: Work) -> dict[str, Any]:
     """Return the sizes of the run: rows, tokens, parameters, method."""
     names = ("rows", "documents", "tokens", "squares", "row_length", "eval_tokens", "parameters", "trained")
     found = {name: getattr(work, name) for name in names}
-    return {**found, "checkpoint_every": work.setting.checkpoint_every, "fit_method": fit_method(work)}
+    found |= {"checkpoint_every": work.setting.checkpoint_every, "fit_method": fit_method(work)}
+    if work.generated:
+        found |= {"answers": work.generated.answers, "generated_tokens": work.generated.tokens}
+    return found
 
 
 def fit_method(work: Work) -> str:

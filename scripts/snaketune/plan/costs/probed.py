@@ -49,6 +49,8 @@ def probe_block(record: Mapping[str, Any] | None) -> dict[str, Any]:
     names = ("tokens_per_second", "spread", "rates", "peak_memory_bytes", "save_seconds", "start_seconds")
     block = {name: record["probe"][name] for name in names} | {"steps": record["probe"]["measured_steps"]}
     block |= {name: record[name] for name in ("identity", "measured_at", "load", "origin")}
+    if answers := record["probe"].get("answers"):
+        block["answers"] = answers
     return {"probe": block, "autotune": record["autotune"]}
 
 
@@ -87,6 +89,11 @@ def describe_probe(record: Mapping[str, Any]) -> list[str]:
         f" {found['spread']:.0%}), peak memory {found['peak_memory_bytes'] / 1e9:.2f} GB, a checkpoint takes"
         f" {found['save_seconds']:.2g} s; load of the machine before: {record['load']:.2g}."
     ]
+    if answers := found.get("answers"):
+        lines.append(
+            f"Generation: {answers['generation_share']:.0%} of the time, answers of {answers['answer_tokens']:.0f}"
+            f" tokens to prompts of {answers['prompt_tokens']:.0f} (measured)."
+        )
     return lines + (describe_tuning(record["autotune"]) if record["autotune"] else [])
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from snaketune.plan.costs.past_runs import Measurement
 from snaketune.plan.devices.calibration import BAND, Calibration
 from snaketune.plan.devices.hardware import Hardware
+from snaketune.plan.generation import UNMEASURED
 from snaketune.plan.workload import Work
 
 Origin = Literal["estimated", "measured", "unknown"]
@@ -85,6 +86,8 @@ def estimated_rate(
         full: whether all weights are trained, if not the run's own method.
         quantization: of the base, if not the run's own.
     """
+    if work.generated:
+        return Rate(None, None, None, "unknown", UNMEASURED)
     peak, flops = peak_of(work, hardware), work.flops_per_token(every, full)
     # No number is better than one that is wrong by a factor of ten: the step's time is the count of kernels, which
     # FLOPs say nothing of.

@@ -75,6 +75,8 @@ class MemoryPlan:
     """Peak of temporary tensors in the backward pass beyond activations and head."""
     context: float
     """Memory of the process besides tensors."""
+    cache: float = 0.0
+    """Keys and values of generated answers beyond what training takes at another time."""
     device: str = "cuda"
     origin: str = "estimated"
 
@@ -195,7 +197,7 @@ def _head_bytes(sizes: TextSizes, setting: MemorySetting) -> float:
     # 16 bytes per logit for the full loss, 8 or 4 for those of a chunk: see the module's docstring for the tensors. The
     # chunked loss also holds the hidden states with their gradient, and the float32 gradient of a trained head.
     if not setting.chunked_loss:
-        return 16 * setting.tokens * sizes.vocabulary
+        return 16 * (setting.tokens if setting.scored is None else setting.scored) * sizes.vocabulary
     logits = min(LOGITS_BY_DEVICE[setting.device], setting.tokens * sizes.vocabulary)
     states = 2 * setting.tokens * sizes.hidden * DTYPE_BYTES[setting.weight_dtype]
     gradient = 0 if setting.adapter else 4 * sizes.vocabulary * sizes.hidden

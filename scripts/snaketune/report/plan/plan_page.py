@@ -29,7 +29,7 @@ MONDAY = datetime(2024, 1, 1)
 """Any Monday at 0:00: the page has no clock, so starts are given as weekdays."""
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
-MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
+MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "cache", "context")
 
 
 def render_plan(plan: Plan, name: str, id: str) -> str:

@@ -97,15 +97,17 @@ class TimeSplit:
 
     NAMED = ("data", "evaluation", "checkpoint", "device")
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic, parts: tuple[str, ...] = ()):
+        """Begin now; ``parts`` are further names, of parts of computing."""
         self._clock, self._began = clock, clock()
-        self._spent = dict.fromkeys(self.NAMED, 0.0)
-        self.total = dict.fromkeys((*self.NAMED, "compute"), 0.0)
+        self._names = (*self.NAMED, *parts)
+        self._spent = dict.fromkeys(self._names, 0.0)
+        self.total = dict.fromkeys((*self._names, "compute"), 0.0)
         self.last: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin an interval now and discard the time booked before."""
-        self._began, self._spent = self._clock(), dict.fromkeys(self.NAMED, 0.0)
+        self._began, self._spent = self._clock(), dict.fromkeys(self._names, 0.0)
 
     @contextmanager
     def spending(self, name: str) -> Iterator[None]:

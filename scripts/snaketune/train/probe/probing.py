@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
@@ -33,6 +33,9 @@ from snaketune.train.monitoring.step_timers import forget_peak_memory, peak_byte
 from snaketune.train.out_of_memory import advise_smaller, explaining_out_of_memory
 from snaketune.train.run import Run, prepare_run
 from snaketune.train.signals import StopRequest
+
+if TYPE_CHECKING:  # TRL, which is imported for this method alone
+    from snaketune.train.reinforcement.grpo_training import SampledTraining
 
 NEVER = 1 << 60
 """Steps between checkpoints: only the last step is saved."""
@@ -82,6 +85,8 @@ class Probe:
         losses: mean training loss per trained token of each log interval, in nats, in order.
         held_out_loss: after the last step, in nats per loss-bearing token; None without held-out rows.
         engine: the performance decisions: attention kernel, chunked loss, recomputation, compiled layers.
+        answers: of a training by rewards, the mean tokens of its prompts and answers, and the fraction of the time that
+            generating takes; None for other methods.
     """
 
     tokens_per_second: float
@@ -100,6 +105,7 @@ class Probe:
     losses: tuple[float, ...]
     held_out_loss: float | None
     engine: Mapping[str, Any]
+    answers: Mapping[str, float] | None = None
 
     @property
     def start_seconds(self) -> float:
@@ -143,7 +149,7 @@ def probe(
         DataError: if the rows do not fit the model.
         TrainingError: if memory runs out or a value is not finite.
     """
-    warmup_steps = max(warmup_steps, 2 if repeat_seconds else 1)
+    steps, warmup_steps = _whole_generations(cfg, steps, max(warmup_steps, 2 if repeat_seconds else 1))
     wanted = _short_training(cfg, steps, warmup_steps + (MOST_STEPS if repeat_seconds else steps) * repeats)
     held_out = inputs.held_out if held_out_rows is None else FirstRows(inputs.held_out, held_out_rows)
     device = prepare_arithmetic(wanted["train"]["cpu_threads"])
@@ -152,8 +158,10 @@ def probe(
     def explain() -> str:
         return advise_smaller(inputs.model_folder, inputs.rows.row_length, wanted, device)
 
-    def prepare(work: Path) -> Run:
+    def prepare(work: Path) -> "Run | SampledTraining":
         folder, rows, start = inputs.model_folder, inputs.rows, inputs.start
+        if cfg["train"]["method"] == "grpo":
+            return _prepare_generating(folder, rows, wanted, operational, work, device)
         return prepare_run(folder, rows, held_out, wanted, operational, work, device, StopRequest(), start, whole=cfg)
 
     with (
@@ -166,8 +174,22 @@ def probe(
         return _measure(lambda: prepare(work), repeat, work, held_out)
 
 
+def _whole_generations(cfg: TrainingSlice, *counts: int) -> tuple[int, ...]:
+    """Return numbers of steps, of a training by rewards rounded up to whole generations."""
+    train = cfg["train"]
+    # Answers are counted when they are generated, which happens once in num_iterations steps.
+    unit = train["grpo"]["num_iterations"] if train["method"] == "grpo" else 1
+    return tuple(math.ceil(count / unit) * unit for count in counts)
+
+
+def _prepare_generating(*args: Any) -> "SampledTraining":
+    from snaketune.train.reinforcement.grpo_training import prepare_sample  # TRL: seconds that others do not pay
+
+    return prepare_sample(*args)
+
+
 def _measure(
-    prepare: Callable[[], Run],
+    prepare: Callable[[], "Run | SampledTraining"],
     repeat: tuple[int, int, int, float | None, float | None],
     work: Path,
     held_out: PackedRows,
@@ -212,7 +234,7 @@ class ProbeClock(TrainerCallback):
 
     def __init__(
         self,
-        run: Run,
+        run: "Run | SampledTraining",
         steps: int,
         warmup_steps: int,
         repeats: int,
@@ -247,7 +269,8 @@ class ProbeClock(TrainerCallback):
         """Return the number of steps that take ``seconds``, from the warm-up without its first step."""
         # The first step is left out: it compiles and allocates.
         each = max((self.marks[0][0] - self._first) / max(self._warmup - 1, 1), 1e-6)
-        return min(max(self.steps, math.ceil(seconds / each)), MOST_STEPS)
+        wanted, most = math.ceil(seconds / each / self.steps), max(MOST_STEPS // self.steps, 1)
+        return min(max(wanted, 1), most) * self.steps
 
     @property
     def warmup_seconds(self) -> float:
@@ -274,9 +297,9 @@ def _short_training(cfg: TrainingSlice, steps: int, whole: int) -> TrainingSlice
     return {**cfg, "train": {**cfg["train"], **changed}}
 
 
-def _evaluate(run: Run, rows: int) -> tuple[float | None, float | None]:
+def _evaluate(run: "Run | SampledTraining", rows: int) -> tuple[float | None, float | None]:
     """Return the held-out loss and the seconds that it took."""
-    if not rows:
+    if not rows or not isinstance(run, Run):
         return None, None
     began = time.monotonic()
     measures = run.trainer.held_out_measures()
@@ -284,7 +307,7 @@ def _evaluate(run: Run, rows: int) -> tuple[float | None, float | None]:
 
 
 def _measured(
-    run: Run,
+    run: "Run | SampledTraining",
     watch: ProbeClock,
     load_seconds: float,
     work: Path,
@@ -311,7 +334,8 @@ def _measured(
         tokens=trainer.counter.total,
         losses=tuple(line["loss"] for line in read_metrics(work / "metrics.jsonl") if "loss" in line),
         held_out_loss=loss,
-        engine=run.engine.facts(),
+        engine=run.engine.facts() if isinstance(run, Run) else {},
+        answers=None if isinstance(run, Run) else run.answer_facts(),
     )
 
 

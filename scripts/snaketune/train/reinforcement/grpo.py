@@ -44,6 +44,7 @@ GRPO_SAME_NAMES = (
     "reward_weights",
 )
 OF_VLLM = ("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "vllm_server_base_url")
+GENERATION = "generation"
 # Log lines whose mean reward is compared.
 REWARD_WINDOW = 5
 
@@ -53,7 +54,8 @@ class GroupTrainer(GRPOTrainer):
 
     Attributes:
         counter: tokens seen so far: prompts and answers; trained are those of the answers.
-        times: where the time goes.
+        answers: how many this process generated.
+        times: where the time goes; generating is a part of computing.
     """
 
     def __init__(self, *args, prompts: Prompts, hooks: Hooks, **kwargs):
@@ -61,11 +63,15 @@ class GroupTrainer(GRPOTrainer):
         self._ids = dict(zip(prompts.texts, prompts.ids, strict=True))
         self._hooks = hooks
         self._redirected: Path | None = None
-        self.counter, self.times = TokenCounter(), TimeSplit()
+        self.counter, self.times, self.answers = TokenCounter(), TimeSplit(parts=(GENERATION,)), 0
 
     def _tokenize_prompts(self, prompts):
         """Return the prompts' own ids: text that is tokenised again may have others."""
         return [list(self._ids[prompt]) for prompt in prompts], None, {}
+
+    def _generate(self, prompts):
+        with self.times.spending(GENERATION):
+            return super()._generate(prompts)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         lengths = sum(map(len, completion_ids_list))
@@ -74,6 +80,7 @@ class GroupTrainer(GRPOTrainer):
         self.counter.since_start += total
         # Counted here because every answer passes through here exactly once, also if it is used for several steps.
         self.counter.trained += lengths
+        self.answers += len(prompts)
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def training_step(self, *args, **kwargs):

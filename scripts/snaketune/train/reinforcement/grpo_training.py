@@ -1,23 +1,25 @@
 """A GRPO training from a prepared model and packed rows to a finished adapter."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
+from snaketune.settings.train_section import GrpoSection
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule
 from snaketune.train.checkpoints.checkpoints import checkpoint_facts, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal
-from snaketune.train.device import check_formats, prepare_arithmetic
+from snaketune.train.device import Device, check_formats, prepare_arithmetic
 from snaketune.train.hooks import Hooks
 from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import sync_metrics
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
 from snaketune.train.out_of_memory import advise_smaller, explaining_out_of_memory
-from snaketune.train.reinforcement.grpo import GroupTrainer, add_callbacks, build
+from snaketune.train.reinforcement.grpo import GENERATION, GroupTrainer, add_callbacks, build
 from snaketune.train.run import Finished
 from snaketune.train.signals import StopRequest
 
@@ -62,6 +64,43 @@ def train_by_rewards(
     info = {"seconds": seconds, "checkpoints": schedule.facts()}
     newest, tokens = work / f"checkpoint-{step}", trainer.counter.since_start
     return Finished(newest, step, saved.get("step"), tokens, device.type, info)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledTraining:
+    """A training by rewards that is ready to be measured."""
+
+    trainer: GroupTrainer
+
+    def answer_facts(self) -> dict[str, float]:
+        """Return the mean tokens of prompts and answers, and the fraction of the time that generating took."""
+        counter, spent = self.trainer.counter, self.trainer.times.total
+        count, passed = max(self.trainer.answers, 1), spent["compute"] + spent["data"]
+        return {
+            "prompt_tokens": (counter.total - counter.trained) / count,
+            "answer_tokens": counter.trained / count,
+            "generation_share": spent[GENERATION] / passed if passed else 0.0,
+        }
+
+
+def prepare_sample(
+    folder: Path, rows: PackedRows, cfg: TrainingSlice, settings: Operational, work: Path, device: Device
+) -> SampledTraining:
+    """Return a short training by rewards, ready to be measured; reward models give no scores in it.
+
+    They may not be trained yet when a run is planned, so their time is not measured.
+    """
+    choose_kernels(cfg["train"]["deterministic"], device)
+    check_formats(cfg, device)
+    group = cfg["train"]["grpo"]
+    rewards = [name for name in group["rewards"] if not name.startswith("run:")] or ["length"]
+    sampled: GrpoSection = {**group, "rewards": rewards, "reward_weights": None, "max_reward_fall": None}
+    wanted: TrainingSlice = {**cfg, "train": {**cfg["train"], "grpo": sampled}}
+    schedule = CheckpointSchedule(settings["save_steps"], settings["hours_between_interruptions"])
+    hooks = Hooks(seal=_sealing(work, settings["save_total_limit"], schedule), saved=schedule.saved)
+    trainer = build(folder, rows, wanted, settings, work, device, hooks, None)
+    add_callbacks(trainer, schedule, StopRequest(), wanted["train"], work / "metrics.jsonl", open_sinks([], work, cfg))
+    return SampledTraining(trainer)
 
 
 def _require_completion(trainer: GroupTrainer, stop: StopRequest, work: Path) -> None:
