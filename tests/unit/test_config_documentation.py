@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from snaketune.config.documentation import readme, schema
-from snaketune.config.resolve import all_keys
+from snaketune.config.known_keys import all_keys
 
 ROOT = Path(__file__).parents[2]
 

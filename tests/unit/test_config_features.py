@@ -8,8 +8,9 @@ import pytest
 
 from snaketune.config.aliases import OTHER_NAMES
 from snaketune.config.consistency import check_run
+from snaketune.config.known_keys import all_keys
 from snaketune.config.other_tools import FEATURES
-from snaketune.config.resolve import Layer, all_keys, resolve_runs
+from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 
 KEYS = {path.rsplit(".", 1)[-1] for path in all_keys()}

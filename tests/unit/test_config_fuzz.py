@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from snaketune.config.consistency import check_run
-from snaketune.config.resolve import Layer, all_keys, merge, resolve_runs
+from snaketune.config.known_keys import all_keys
+from snaketune.config.resolve import Layer, merge, resolve_runs
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.stages import CONFIGURED_STAGES, stage_id

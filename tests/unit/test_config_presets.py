@@ -75,7 +75,7 @@ STATED = {
     "fast": {"tokens.packing": True, "adapter.lora_dropout": 0.0, "adapter.target_modules": "all-linear"},
     "quickstart": {"model.name_or_path": "tiny"},
     "grpo_math": {"train.method": "grpo", "train.grpo.rewards": ["numeric_match"], "train.grpo.num_generations": 8},
-    "grpo": {"train.method": "grpo", "model.name_or_path": "run:short", "train.grpo.rewards": ["exact_match"]},
+    "grpo": {"train.method": "grpo", "train.max_steps": 100, "train.grpo.rewards": ["exact_match"]},
     "orpo": {"model.name_or_path": "tiny", "train.method": "orpo"},
     "kto": {"model.name_or_path": "tiny", "train.method": "kto"},
     "reward": {"model.name_or_path": "tiny", "train.method": "reward"},

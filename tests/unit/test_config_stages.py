@@ -4,7 +4,8 @@ import typing
 
 import pytest
 
-from snaketune.config.resolve import Layer, all_keys, resolve_runs
+from snaketune.config.known_keys import all_keys
+from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import RunConfig
 from snaketune.workflow.stages import (
     BEST_KEYS,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from snaketune.config.aliases import OTHER_NAMES
-from snaketune.config.resolve import section_of
+from snaketune.config.known_keys import section_of
 from snaketune.config.schema import FileConfig, RunConfig
 from snaketune.core.canonical import pretty_bytes
 from snaketune.workflow.stages import OPERATIONAL

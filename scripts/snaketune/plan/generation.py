@@ -52,8 +52,8 @@ class Generated:
         """Return what a plan says about generation."""
         counted = (
             f"train.method: grpo generates {self.answers:,} answers in one epoch, of {self.answer_tokens:.0f} tokens"
-            f" each ({LENGTHS[self.origin]}): {self.tokens:,} tokens generated and trained, {self.processed:,} with their"
-            " prompts"
+            f" each ({LENGTHS[self.origin]}): {self.tokens:,} tokens generated and trained, {self.processed:,} with"
+            " their prompts"
         )
         spent = (f"generation takes {self.share:.0%} of the time of a step (measured)",) if self.share else ()
         return (counted, *spent, *self.notes)

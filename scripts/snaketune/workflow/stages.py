@@ -13,7 +13,8 @@ from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
 
-from snaketune.config.resolve import ResolvedRun, all_keys
+from snaketune.config.known_keys import all_keys
+from snaketune.config.resolve import ResolvedRun
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.schema_sources import path_of
 from snaketune.core.canonical import digest_of
