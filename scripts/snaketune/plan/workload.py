@@ -115,10 +115,7 @@ def read_work(
         shape = None
         notes.append(str(error))
     try:
-        wanted = cfg["train"]["gradient_checkpointing"]
-        # TRL's trainer recomputes where it is told to: there is no automatic choice.
-        if cfg["train"]["method"] != "grpo":
-            setting = with_checkpointing(config, setting, wanted, target)
+        setting = with_checkpointing(config, setting, cfg["train"]["gradient_checkpointing"], target)
     except PlanError as error:
         notes.append(str(error))
     if cfg["train"]["method"] == "reward":
@@ -139,25 +136,27 @@ def read_work(
         method=cfg["train"]["method"],
         notes=tuple(dict.fromkeys(notes)),
     )
-    if work.method != "grpo":
-        return work
-    return of_generations(work, generated_of(cfg, rightsize, train, probe), cfg["train"]["grpo"]["num_iterations"])
+    return (
+        work if work.method != "grpo" else of_generations(cfg, work, generated_of(cfg, rightsize, train, probe), target)
+    )
 
 
-def of_generations(work: Work, generated: Generated, iterations: int) -> Work:
+def of_generations(cfg: PlanningSlice, work: Work, generated: Generated, target: Target) -> Work:
     """Return the work of GRPO: each answer with its prompt is a row of its own, padded to the longest.
 
-    The answers are used for ``iterations`` optimizer steps, and are counted once.
+    The answers are used for ``train.grpo.num_iterations`` optimizer steps, and are counted once.
     """
+    # TRL's trainer recomputes layers where it is told to and makes no choice of its own: the setting is made afresh.
+    setting = setting_of(cfg, generated.longest, target.kind, target.has_bf16)
     longer = generated.processed / (work.tokens * generated.answers / work.documents)
     return replace(
         work,
-        rows=generated.answers * iterations,
+        rows=generated.answers * cfg["train"]["grpo"]["num_iterations"],
         documents=generated.answers,
         tokens=generated.processed,
         squares=round(work.squares * generated.answers / work.documents * longer**2),
         row_length=generated.longest,
-        setting=_of_answers(work.setting, generated),
+        setting=_of_answers(setting, generated),
         notes=(*work.notes, *generated.sentences()),
         generated=generated,
     )
