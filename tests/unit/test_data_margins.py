@@ -50,7 +50,7 @@ def test_ranked_answers_have_the_range_of_their_scores_as_margin(tmp_path):
     raw = {"prompt": "a", "completions": answers}
     (record,) = read(tmp_path, raw, columns={"margin": "completions[].score"}).records
     assert (record["margin"], record["rejected"][0]["content"]) == (2.5, "c")
-    with pytest.raises(ConfigError, match=r"by which the answers are not ranked: name completions\[\]\.score"):
+    with pytest.raises(ConfigError, match=r"but the answers are not ranked by it: name completions\[\]\.score"):
         read(tmp_path, raw, columns={"margin": "completions[].text"})
 
 
@@ -87,8 +87,8 @@ SCORES = {"chosen_score": "s", "rejected_score": "t"}
     ("fields", "reason", "words"),
     [
         ({"s": 1, "t": 2}, "negative_margin", "'s' is 1 and 't' is 2: the chosen answer has the lower score"),
-        ({"s": 1}, "no_margin", "'t' is missing, it must be a number"),
-        ({"s": "good", "t": 1}, "no_margin", "'s' is 'good', it must be a number"),
+        ({"s": 1}, "no_margin", "'t' is missing; it must be a number"),
+        ({"s": "good", "t": 1}, "no_margin", "'s' is 'good'; it must be a number"),
     ],
 )
 def test_wrong_scores_put_the_record_aside(tmp_path, fields, reason, words):

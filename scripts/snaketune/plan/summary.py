@@ -110,7 +110,7 @@ def _fit(plan: "Plan") -> list[str]:
     own = plan["work"]["fit_method"]
     planned = [name for name in SHORT_METHOD_NAMES if all(name in row["methods"] for row in plan["fit"])]
     if not plan["fit"] or own not in planned:
-        return ["  Which GPUs it fits is unknown: the memory of this model cannot be planned."]
+        return ["  Which GPUs it fits is unknown: the memory of this model cannot be estimated."]
     others = [name for name in planned if name != own]
     cells = {
         row["title"]: (_own_cell(row["methods"][own]), *(_cell(row["methods"][name]) for name in others))

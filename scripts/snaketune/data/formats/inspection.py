@@ -61,7 +61,7 @@ def _inspect(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scrat
     try:
         if is_remote(path):
             return InspectedSource(
-                path, entry["bytes"], error="is in object storage: it is read after it was fetched, not here"
+                path, entry["bytes"], error="is in object storage: it is read only after it has been fetched"
             )
         return read_beginning(number, entry, policy, scratch)
     except (ConfigError, DataError) as error:

@@ -56,7 +56,7 @@ def _usual(sample: RecordSample, found: FormatCandidate) -> str | None:
     if not nearly_all(sample.columns[column], _is_margin):
         wrong = next(value for value in sample.columns[column] if not _is_margin(value))
         raise ConfigError(
-            f"{sample.path}: {column!r} is {str(wrong)[:40]!r} in some records, and a margin is a number that is 0 or"
+            f"{sample.path}: {column!r} is {str(wrong)[:40]!r} in some records, but a margin must be a number of 0 or"
             f" more: correct it, or write data: {{ignore: [{', '.join([*sample.policy.ignore, column])}]}}."
         )
     return column
@@ -73,5 +73,5 @@ def _check_inside(sample: RecordSample, found: FormatCandidate, path: str) -> No
     if path != ranked:
         use = f"name {ranked}" if ranked else "name a column of the record"
         raise ConfigError(
-            f"{sample.path}: data.columns.margin is {path}, by which the answers are not ranked: {use}, or remove it."
+            f"{sample.path}: data.columns.margin is {path}, but the answers are not ranked by it: {use}, or remove it."
         )

@@ -61,7 +61,7 @@ class MarginReader:
             return max(scores) - min(scores)
         margin = _number(value_at(fields, self.margin), self.margin)
         if margin < 0:
-            raise RefusedLine("negative_margin", f"{self.margin!r} is {margin:g}, it must be 0 or more")
+            raise RefusedLine("negative_margin", f"{self.margin!r} is {margin:g}; it must be 0 or more")
         return margin
 
 
@@ -80,5 +80,5 @@ def _number(value: Any, path: str) -> float:
     found = number_of(value)
     if found is None:
         shown = "missing" if value is ABSENT or value is None else repr(value)[:40]
-        raise RefusedLine("no_margin", f"{path!r} is {shown}, it must be a number")
+        raise RefusedLine("no_margin", f"{path!r} is {shown}; it must be a number")
     return found

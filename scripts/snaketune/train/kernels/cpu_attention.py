@@ -54,7 +54,7 @@ def attend_by_document(
     if not 0 <= reach < most - 1:
         return _Documents.apply(query, key, value, segments, scale)
     if is_shared:
-        raise ValueError("documents of a batch share prefixes, but attention with a window needs them whole")
+        raise ValueError("documents of a batch share prefixes, which sliding-window attention does not support")
     return _in_windows(query, key, value, [segment[:2] for segment in segments], scale, reach, enable_gqa)
 
 

@@ -36,7 +36,7 @@ def can_share_prefixes(model: Any, row_length: int) -> bool:
     limit = ATTENTION_TOLERANCE_FLOAT32 if is_exact(apart) else ATTENTION_TOLERANCE_HALF
     if bool(((apart - shared).norm(dim=-1) <= limit * apart.norm(dim=-1)).all()):
         return True
-    print("Note: documents share no prefixes, because their states in this model would change.", flush=True)
+    print("Note: documents share no prefixes, because sharing would change this model's results.", flush=True)
     return False
 
 
