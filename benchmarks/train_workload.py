@@ -19,11 +19,13 @@ LONGEST, ROW_LENGTH = 2048, 4096
 PAD = 0
 
 SHAPES: dict[str, dict[str, Any]] = {
-    # A head that is a quarter of the linear parameters, as in Llama 3.2 1B.
+    # A head that is a quarter of the linear parameters, as in Llama 3.2 1B; 135m is SmolLM2 135M.
     "tiny": {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4,
              "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "quick": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2,
               "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "135m": {"vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+             "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True},
     "1b": {"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
            "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True},
     "8b": {"vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,

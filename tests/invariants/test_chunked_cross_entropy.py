@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -88,6 +89,24 @@ class Largest(TorchDispatchMode):
         return out
 
 
+class Together(TorchDispatchMode):
+    """Counts the blocks of memory of at least ``elements`` numbers that exist at the same time, at most."""
+
+    def __init__(self, elements):
+        super().__init__()
+        self.elements, self.blocks, self.most = elements, {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.numel() >= self.elements:
+                storage = StorageWeakRef(leaf.untyped_storage())
+                self.blocks[storage.cdata] = storage
+        self.blocks = {key: block for key, block in self.blocks.items() if not block.expired()}
+        self.most = max(self.most, len(self.blocks))
+        return out
+
+
 def largest_and_saved(tokens, loss):
     (hidden, weight, _), targets = operands(torch.float32, tokens=tokens, width=4, vocabulary=1000)
     saved = []
@@ -97,6 +116,15 @@ def largest_and_saved(tokens, loss):
     ):
         loss(hidden.requires_grad_(), weight, targets).backward()
     return seen.elements, sum(saved)
+
+
+@pytest.mark.parametrize(("dtype", "blocks"), [(torch.float32, 1), (torch.bfloat16, 3)])
+def test_a_chunk_is_freed_before_the_next_one_is_computed(dtype, blocks):
+    # In 16 bits: the logits, their float32 shares and the gradient; in float32 all of them are one block.
+    (hidden, weight, _), targets = operands(dtype, tokens=64, width=4, vocabulary=1000)
+    with Together(16 * 1000) as seen:
+        linear_cross_entropy(hidden.requires_grad_(), weight, targets, chunk=16).backward()
+    assert seen.most == blocks
 
 
 def usual_loss(hidden, weight, targets):

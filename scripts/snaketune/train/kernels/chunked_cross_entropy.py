@@ -55,6 +55,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight += slope.t() @ hidden[part]
             if grad_bias is not None:
                 grad_bias += slope.sum(0, dtype=torch.float32)
+            # Otherwise it would be held while the next chunk's logits are computed.
+            del slope
         kept = (grad_hidden, _as(grad_weight, weight), _as(grad_bias, bias))
         ctx.save_for_backward(*kept)
         return losses.sum()
