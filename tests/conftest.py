@@ -12,10 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Each job of a workflow would compile the modules that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+import cpu_only
 import preloaded
 import pytest
 
 sys.dont_write_bytecode = False
+# Before torch is imported, also in the programs that tests start.
+cpu_only.hide_gpus(os.environ)
 
 # Until the tests are collected: what they import stays, and walking it again and again takes seconds.
 gc.disable()

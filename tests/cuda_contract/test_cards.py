@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cpu_only import hide_gpus
 
 from snaketune.core import gpus
 from snaketune.core.errors import ConfigError
@@ -139,6 +140,7 @@ def test_four_jobs_have_four_devices_and_a_killed_one_leaves_its_own_to_the_next
     (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = -L ] || exit 0\n{FOUR}')
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     code = f"import sys\nsys.path.insert(0, {str(Path(gpus.__file__).parents[2])!r})\n{JOB}"
     code = code.replace("take_cards(1)", f"take_cards(1, __import__('pathlib').Path({str(tmp_path)!r}))")
 
@@ -303,3 +305,17 @@ def test_how_busy_a_card_is_comes_from_nvml_and_is_unknown_for_a_slice(card, bus
 
 def test_nvml_s_package_is_installed_with_the_workflow():
     assert importlib.metadata.version("nvidia-ml-py")
+
+
+def test_the_suite_hides_a_gpu_of_the_machine_from_torch(tmp_path):
+    environment = {}
+    hide_gpus(environment, tmp_path)
+    assert environment == {}
+    for name in ("nvidiactl", "nvidia0"):
+        (tmp_path / name).touch()
+    hide_gpus(environment, tmp_path)
+    assert visible_cards(environment) == []
+    assert why_unusable("2.13.0", "13.0", environment, tmp_path) is None
+    chosen = {"CUDA_VISIBLE_DEVICES": "1"}
+    hide_gpus(chosen, tmp_path)
+    assert visible_cards(chosen) == ["1"]

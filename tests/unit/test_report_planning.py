@@ -27,6 +27,12 @@ def test_every_planned_number_meets_its_measured_counterpart():
     assert found["Cost of computing"].actual == "$0.00262"  # 18.9 s at $0.50 per hour
 
 
+def test_the_peak_of_a_gpu_counts_what_the_plan_counts_the_context_besides_tensors():
+    info = facts_with().info | {"peak_memory": {"gpu_bytes": 76_400_000, "resident_bytes": 1_965_000_000}}
+    found = rows(info=info, plan=facts_with().plan | {"memory_gb": 0.8765})["Peak memory of one device"]
+    assert (found.planned, found.actual, found.difference) == ("876.5 MB", "876.4 MB", "\u22120.011%")
+
+
 def test_a_resumed_run_has_no_time_of_its_own():
     info = facts_with().info | {"resumed_from_step": 100}
     found = rows(info=info)

@@ -50,6 +50,7 @@ def test_four_trainings_have_four_gpus_and_the_data_of_one_are_prepared_beside_t
     (tmp_path / "bin" / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = -L ] || exit 0\n{LISTING}')
     (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (tmp_path / "project").mkdir()
     project = Project(tmp_path / "project", CONFIG.replace("runs: {one: {}}", f"{RUNS}}}"))
     project.raw.write_text("".join(record(number) + "\n" for number in range(60)))

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from snaketune.core.errors import PlanError
+from snaketune.facts.measured import GPU_CONTEXT_BYTES
 from snaketune.plan.cache import remembered
 from snaketune.plan.flops import recomputed_layers
 from snaketune.plan.memory.counting import (
@@ -41,7 +42,7 @@ LOGITS_BY_DEVICE = {"cuda": 1 << 26, "cpu": 8_000_000}
 """Logits that the chunked loss holds at a time (``train/kernels/chunked_cross_entropy.py``)."""
 OFFLOADED_AT_ONCE = 1 << 29
 """Bytes of offloaded activations in flight at a time, in each direction (``kernels/offloading.py``)."""
-CONTEXT_GB = {"cuda": 0.8, "cpu": 0.6}
+CONTEXT_GB = {"cuda": GPU_CONTEXT_BYTES / 1e9, "cpu": 0.6}
 HEAP_SHARE = {"cuda": 1.0, "cpu": 1.1}
 """Heap bytes per byte of activations: glibc leaves gaps between aligned blocks that it cannot reuse (measured with
 SmolLM2 at micro-batches of 980 to 2,048 tokens: 0.20 to 0.24 GB of heap for 0.217 GB of tensors per 256 tokens)."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.facts.measured import RunInfo
+from snaketune.facts.measured import GPU_CONTEXT_BYTES, RunInfo
 from snaketune.facts.plan_facts import About, Plan, PlannedRate, about_number, number_of
 from snaketune.facts.plan_table_facts import CostRow, FitCell
 from snaketune.report import units
@@ -129,7 +129,8 @@ def _cost(facts: RunPageFacts, info: RunInfo) -> float | None:
 
 def _memory(facts: RunPageFacts, info: RunInfo) -> float | None:
     memory = info["peak_memory"]
-    peak = memory["gpu_bytes"] or memory["resident_bytes"]
+    # The plan counts the GPU's memory of the whole process, as `nvidia-smi` does.
+    peak = memory["gpu_bytes"] + GPU_CONTEXT_BYTES if memory["gpu_bytes"] else memory["resident_bytes"]
     return peak / 1e9 if peak else None
 
 
