@@ -2,9 +2,10 @@
 
 import json
 import os
-import sys
+import subprocess
 from pathlib import Path
 
+import preloaded
 import pytest
 from model_case import prepare_model
 from plan_case import PACK, RIGHTSIZE, SETTINGS, sections
@@ -32,7 +33,8 @@ def prepared(folder: Path, config) -> dict:
     return prepare_model(cfg, folder / "model", weights=False)
 
 
-# What wait4 tells of a process that was started by a large one includes the memory of that one.
+# The memory of a process that is forked with its packages imported includes theirs, also of those that a plan does not
+# need.
 MEASURED = """
 import atexit, re, runpy, sys
 from pathlib import Path
@@ -53,16 +55,15 @@ def planned(folder: Path, config, **changed) -> tuple[dict, int]:
     for name, value in files.items():
         (folder / f"{name}.json").write_bytes(pretty_bytes(value))
     spec = {"stage": "plan_run", "code": "", "cfg": sections(**changed)}
-    command = [sys.executable, "-c", MEASURED, str(folder / "peak"), str(ROOT / "scripts" / "plan_run.py")]
+    (folder / "measured.py").write_text(MEASURED)
+    command = [preloaded.python(), str(folder / "measured.py")]
+    command += [str(folder / "peak"), str(ROOT / "scripts" / "plan_run.py")]
     command += ["--spec", canonical_text(spec)]
     command += ["--settings", canonical_text(SETTINGS), "--results", str(folder), "--name", "run", "--benchmarks", "{}"]
     paths = {"rightsize": "rightsize.json", "pack": "pack.json", "model": "manifest.json", "output": "plan.json"}
     command += [part for name, file in paths.items() for part in (f"--{name}", str(folder / file))]
-    log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
-    actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-    process = os.posix_spawn(sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"}, file_actions=actions)
-    _, status = os.waitpid(process, 0)
-    assert status == 0, (folder / "log").read_text()
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     peak = int((folder / "peak").read_text()) * 1024
     return read_json(folder / "plan.json"), peak
 
