@@ -1,9 +1,10 @@
 import json
+import os
 import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 from model_case import prepare_model
@@ -71,13 +72,14 @@ def test_transformers_loads_what_was_saved(tiny, tokenizer):
 
 
 def test_another_process_gives_the_same_bytes(tiny, tmp_path):
-    code = (
-        "import json, pathlib, sys; sys.path[:0] = sys.argv[1:3];"
-        "import test_model_tiny; test_model_tiny.build(pathlib.Path(sys.argv[3]))"
+    (script := tmp_path / "build.py").write_text(
+        "import pathlib, sys; sys.path[:0] = sys.argv[2:]\n"
+        "import test_model_tiny; test_model_tiny.build(pathlib.Path(sys.argv[1]))\n"
     )
-    environment = {"PYTHONHASHSEED": "7", "PATH": ""}
-    command = [sys.executable, "-c", code, SCRIPTS, Path(__file__).parent, tmp_path / "model"]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    # A fork of a process whose hash seed is not that of this one.
+    folders = (SCRIPTS, Path(__file__).parent, Path(preloaded.__file__).parent)
+    command = [preloaded.python(PYTHONHASHSEED="random"), script, tmp_path / "model", *folders]
+    subprocess.run(command, env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": "random"}, check=True)
     assert contents(tmp_path / "model") == contents(tiny)
 
 
