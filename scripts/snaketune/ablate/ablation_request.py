@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Any, TypedDict
 from snaketune.ablate.ablation import Subject
 from snaketune.ablate.factors import GUIDES_LENGTH, AblationSituation
 from snaketune.ablate.layouts import DocumentSample, draw, lengths_to_compare
-from snaketune.core.canonical import read_json
-from snaketune.core.manifest import read_manifest
-from snaketune.facts.data_facts import PACKING, RIGHTSIZE
-from snaketune.facts.model_facts import BASE_MODEL
+from snaketune.facts.data_facts import PACKING, RIGHTSIZE, STAGED, TOKENS, Packing, Rightsize, Tokens
+from snaketune.facts.model_facts import BASE_MODEL, BaseModel
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
@@ -53,10 +50,10 @@ class AblationFiles:
     """Training records."""
     rows: Path
     """Packed training rows."""
-    model_facts: Mapping[str, Any]
-    token_facts: Mapping[str, Any]
-    rightsize: Mapping[str, Any]
-    pack: Mapping[str, Any]
+    model_facts: BaseModel
+    token_facts: Tokens
+    rightsize: Rightsize
+    pack: Packing
     sources: tuple[Path, ...]
     """Raw files; none for the built-in data."""
     copies: tuple[Path, ...]
@@ -168,16 +165,16 @@ def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> Abl
     Raises:
         DataError: if a file is missing or damaged.
     """
-    sources = [source for source in sources_of(read_json(given.stage)) if source.path not in BUILTIN]
+    sources = [source for source in sources_of(STAGED.read(given.stage)) if source.path not in BUILTIN]
     return AblationFiles(
         model=Path(given.model).parent / "model",
         tokens=Path(given.tokens).parent,
         records=Path(given.records),
         rows=Path(given.pack).with_name("train.arrow"),
-        model_facts=BASE_MODEL.parse(read_manifest(given.model), given.model),
-        token_facts=read_manifest(given.tokens),
+        model_facts=BASE_MODEL.read_manifest(given.model),
+        token_facts=TOKENS.read_manifest(given.tokens),
         rightsize=RIGHTSIZE.read(given.rightsize),
-        pack=PACKING.parse(read_manifest(given.pack), given.pack),
+        pack=PACKING.read_manifest(given.pack),
         sources=tuple(Path(source.path) for source in sources),
         copies=tuple(ensure_staged(sources, scratch, work, disks)),
     )

@@ -70,8 +70,8 @@ class CardFacts:
     @property
     def has_own_template(self) -> bool:
         """Whether the chat template of the run differs from the base model's."""
-        file = self.base["files"].get(f"model/{TEMPLATE}", {})
-        return self.chats and file.get("digest") != self.tokens["files"][TEMPLATE]["digest"]
+        file = self.base["files"].get(f"model/{TEMPLATE}")
+        return self.chats and (file["digest"] if file else None) != self.tokens["files"][TEMPLATE]["digest"]
 
     @property
     def stop_tokens(self) -> list[int]:

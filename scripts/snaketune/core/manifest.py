@@ -23,7 +23,7 @@ def describe_files(paths: Iterable[str | Path], root: str | Path) -> dict[str, d
     }
 
 
-def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], facts: dict[str, Any]) -> None:
+def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], facts: Mapping[str, Any]) -> None:
     """Write the manifest of a stage: the digests of ``outputs`` and the stage's own ``facts``.
 
     Paths are stored relative to the manifest's folder, so that a results folder can be moved. It contains no clock,

@@ -4,6 +4,38 @@ from typing import Any, NotRequired, TypedDict
 
 from snaketune.facts.fact_files import FactFile
 
+
+class FileEntry(TypedDict):
+    """Size and digest of a file that a manifest lists."""
+
+    bytes: int
+    digest: str
+
+
+class StagedSource(TypedDict):
+    """A source as the user named it; both others are left out where they are empty."""
+
+    path: str
+    bytes: int
+    digest: str
+    options: NotRequired[dict[str, Any]]
+    part: NotRequired[int]
+
+
+# Line, offset, position, blocks and digest, see :class:`snaketune.data.sources.pieces.Chunk`.
+StagedChunk = list[Any]
+
+
+class StagedSources(TypedDict):
+    """stage.json: the sources, and of large files of lines the chunks, by the source's number.
+
+    Its format number is that of the manifest beside it.
+    """
+
+    sources: list[StagedSource]
+    chunks: NotRequired[dict[str, list[StagedChunk]]]
+
+
 LengthBin = TypedDict("LengthBin", {"from": int, "to": int, "records": int})
 """Documents of ``from`` (inclusive) to ``to`` (exclusive) tokens."""
 
@@ -52,12 +84,12 @@ class Split(TypedDict):
 
 
 class TokenizedSplit(TypedDict):
-    """One tokenised split; ``dropped`` counts by reason, None where nothing was counted."""
+    """One tokenised split; ``dropped`` counts by reason."""
 
     records: int | None
     tokens: int | None
     trainable_tokens: int | None
-    dropped: dict[str, int] | None
+    dropped: dict[str, int]
 
 
 class TokenizedSplits(TypedDict):
@@ -82,19 +114,58 @@ class TokenizedExample(TypedDict, total=False):
     rejected: list[TextPiece]
 
 
-class FileEntry(TypedDict):
-    """Size and digest of a file that a manifest lists."""
+class EngineComparison(TypedDict, total=False):
+    """Texts compared of the fast engine and the reference; ``reason``: why the reference is used, if it is."""
 
-    bytes: int
-    digest: str
+    sample_texts: int
+    fuzz_texts: int
+    differ: int
+    reason: str
 
 
-class Tokens(TypedDict):
-    """The manifest of ``tokenize_records``; an example has ``tokens``, and ``rejected`` where it is a pair."""
+class PromptComparison(TypedDict, total=False):
+    """The comparison with transformers' prompts and generation blocks; ``reason``: why there was none."""
 
-    files: dict[str, FileEntry]
+    reason: str
+    conversations: int
+    marked_otherwise: int
+    marked_beyond: int
+    unmarked_trained: int
+
+
+class TokenizerBackend(TypedDict):
+    """How texts are encoded, and the comparisons that allow it; the last one where a template has been compared."""
+
+    engine: str | None
+    method: str | None
+    engine_gate: EngineComparison
+    segments_gate: dict[str, Any]
+    transformers_gate: NotRequired[PromptComparison]
+
+
+class Tokenizing(TokenizerBackend):
+    """The facts of a tokenisation; an example has ``tokens``, and ``rejected`` where it is a pair."""
+
+    vocab_size: int | None
+    pad_id: int
+    end_tokens: int | None
+    date: str | None
+    reasoning: str | None
     splits: TokenizedSplits
     examples: list[TokenizedExample]
+
+
+class Tokens(Tokenizing):
+    """The manifest of ``tokenize_records``."""
+
+    files: dict[str, FileEntry]
+
+
+class Rendering(TypedDict):
+    """The part of it that prompts are rendered by; None in the manifests of older versions."""
+
+    date: str | None
+    reasoning: str | None
 
 
 class LengthAccount(TypedDict):
@@ -114,26 +185,46 @@ class LengthAccount(TypedDict):
     pieces: int | None
 
 
-class Rightsize(LengthAccount):
-    """rightsize.json: the account of the training split, and the lengths that were chosen."""
+class PaddedTokens(TypedDict):
+    """Tokens to compute, padding included, for each way of batching."""
 
-    max_length: int | None
-    max_length_from: str | None
-    model_context: int | None
-    fingerprint: str | None
-    eval: LengthAccount
-    histogram: list[LengthBin]
     padded_tokens_at_context: int | None
     padded_tokens_at_max_length: int | None
     padded_tokens_dynamic_batches_of_8: int | None
     packed_tokens: int | None
 
 
+class Lengths(LengthAccount, PaddedTokens):
+    """The account of the training split, and the lengths that were chosen; coverages are fractions that fit in full."""
+
+    max_length: int
+    max_length_from: str
+    on_too_long: str
+    model_context: int | None
+    coverage_records: float | None
+    coverage_tokens: float | None
+    eval: LengthAccount
+    histogram: list[LengthBin]
+
+
+class Rightsize(Lengths):
+    """rightsize.json; ``model_packs``: whether the model separates packed documents."""
+
+    model_packs: bool | None
+    fingerprint: str | None
+
+
 class ChosenLength(TypedDict):
-    """The part of rightsize.json that packing reads; ``model_packs``: whether the model separates packed documents."""
+    """The part of rightsize.json that packing reads."""
 
     max_length: int
     model_packs: bool | None
+
+
+class DataIdentity(TypedDict):
+    """The part of rightsize.json that names a training: ``fingerprint`` covers tokens, tokenizer and length."""
+
+    fingerprint: str
 
 
 class PackedSplit(TypedDict):
@@ -142,9 +233,9 @@ class PackedSplit(TypedDict):
     Where pairs have margins, ``scored_pairs`` counts those with one above 0, and ``mean_margin`` is that of all.
     """
 
-    rows: int | None
-    documents: int | None
-    tokens: int | None
+    rows: int
+    documents: int
+    tokens: int
     trainable_tokens: int | None
     efficiency: float | None
     scored_pairs: NotRequired[int]
@@ -161,15 +252,19 @@ class PackedSplits(TypedDict):
 class Packing(TypedDict):
     """The manifest of ``pack_rows``."""
 
+    files: dict[str, FileEntry]
     packing: bool | None
-    row_length: int | None
+    row_length: int
     splits: PackedSplits
 
 
+STAGED = FactFile(StagedSources)
 READING = FactFile(Reading)
 DEDUPLICATION = FactFile(Deduplication)
 SPLIT = FactFile(Split)
 TOKENS = FactFile(Tokens)
+RENDERING = FactFile(Rendering)
 RIGHTSIZE = FactFile(Rightsize)
+DATA_IDENTITY = FactFile(DataIdentity)
 CHOSEN_LENGTH = FactFile(ChosenLength)
 PACKING = FactFile(Packing)

@@ -36,6 +36,16 @@ class FactFile(Generic[T]):
         """
         return self.parse(read_document(path), path)
 
+    def read_manifest(self, path: str | Path) -> T:
+        """Return the facts in the manifest at ``path`` after checking every file that it lists.
+
+        Raises:
+            DataError: as :meth:`read`, and if a file is missing or damaged; the manifest is removed then.
+        """
+        from snaketune.core.manifest import read_manifest  # it imports xxhash, which readers of single files do without
+
+        return self.parse(read_manifest(path), path)
+
     def parse(self, document: Any, path: str | Path) -> T:
         """Return the facts of a parsed document; ``path`` is for the error.
 

@@ -1,7 +1,8 @@
 """merge.json: the outcome of a merge, and the result of its verification."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
+from snaketune.facts.data_facts import FileEntry
 from snaketune.facts.fact_files import FactFile
 
 
@@ -58,6 +59,7 @@ class CombinationFacts(TypedDict):
 class Merged(TypedDict):
     """merge.json; after a refusal there are no ``files``."""
 
+    files: dict[str, FileEntry]
     dtype: str | None
     rounding: str | None
     check: MergeChecked
@@ -65,4 +67,23 @@ class Merged(TypedDict):
     combination: CombinationFacts
 
 
+class ExportCheck(TypedDict):
+    """How far an exported file is from the merged model, in nats per token; ``reason``: why that is not known."""
+
+    checked: bool
+    reason: NotRequired[str]
+    mean_kl: NotRequired[float]
+    merged_loss: NotRequired[float]
+    exported_loss: NotRequired[float]
+    tokens: NotRequired[int]
+
+
+class Exported(ExportCheck):
+    """gguf.json: an exported file, its type and its size."""
+
+    type: str
+    bytes: int
+
+
 MERGED = FactFile(Merged)
+EXPORTED = FactFile(Exported)

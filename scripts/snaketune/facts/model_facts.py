@@ -1,8 +1,16 @@
 """The manifest of a prepared base model."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from snaketune.facts.data_facts import FileEntry
 from snaketune.facts.fact_files import FactFile
+
+
+class Nature(TypedDict, total=False):
+    """A model's architecture, and whether the documents of its packed rows are independent; None if unknown."""
+
+    kind: str
+    packing: bool | None
 
 
 class BaseModel(TypedDict):
@@ -13,24 +21,43 @@ class BaseModel(TypedDict):
     repo: str | None
     revision: str | None
     commit: str | None
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileEntry]
     card: dict[str, Any]
-    parameters: int | None
+    parameters: int
     dtype: str | None
     quantization: str | None
+    vocab_size: int | None
     context_length: int | None
     weights_digest: str | None
     tokenizer_digest: str | None
+    configuration_digest: NotRequired[str]
     merged_digest: str | None
 
 
-class PreparedTokenizer(TypedDict):
-    """What data stages need to know of a model: its context in tokens, and whether it packs (``nature``)."""
+class BaseWeights(TypedDict):
+    """The part of it that an adapter has to fit."""
 
+    weights_digest: str | None
+
+
+class PreparedTokenizer(TypedDict):
+    """What data stages need to know of a model: its sizes in tokens, its files, and whether it packs (``nature``)."""
+
+    vocab_size: int | None
     context_length: int | None
     tokenizer_digest: str
-    nature: dict[str, Any]
+    chat_template_digest: str | None
+    commit: str | None
+    nature: Nature
+
+
+class Vocabulary(TypedDict):
+    """The part of it that tokenising reads."""
+
+    vocab_size: int | None
 
 
 BASE_MODEL = FactFile(BaseModel)
 PREPARED_TOKENIZER = FactFile(PreparedTokenizer)
+BASE_WEIGHTS = FactFile(BaseWeights)
+VOCABULARY = FactFile(Vocabulary)

@@ -16,6 +16,7 @@ from snaketune.facts.plan_table_facts import (
     SensitivityRow,
     StrategyRow,
 )
+from snaketune.facts.probe_facts import Autotune
 from snaketune.facts.shapes import Moment
 
 
@@ -187,11 +188,12 @@ class Plan(TypedDict):
     disk: DiskFacts
     nearest: Nearest
     has_weights: bool | None
-    autotune: dict[str, Any] | None
+    autotune: Autotune | None
     finishes_at: Moment | None
     planned_at: Moment
     about: AboutNumbers
     rate: PlannedRate
+    speed: dict[str, Any]
     device: PlannedDevice
     limits: PlanLimits
     overheads: Overheads
@@ -221,7 +223,43 @@ class PlannedSteps(TypedDict):
     steps: float | None
 
 
+class PastRate(TypedDict):
+    """The fields of ``rate`` for later plans."""
+
+    flops_per_token: float | None
+
+
+class PastOverheads(TypedDict):
+    """The fields of ``overheads`` for later plans."""
+
+    evaluations: int | None
+
+
+class PastWork(TypedDict):
+    """The fields of ``work`` for later plans."""
+
+    parameters: int | None
+    eval_tokens: int | None
+
+
+class PastPlan(TypedDict):
+    """The fields for later plans, which take what the run measured: ``speed`` is the key of comparable runs."""
+
+    speed: dict[str, Any]
+    rate: PastRate
+    overheads: PastOverheads
+    work: PastWork
+
+
+class PlanStops(TypedDict):
+    """The sentences with which training refuses to start."""
+
+    stops: list[str]
+
+
 PLAN = FactFile(Plan)
+PLAN_STOPS = FactFile(PlanStops)
+PAST_PLAN = FactFile(PastPlan)
 PLANNED_STEPS = FactFile(PlannedSteps)
 
 

@@ -34,11 +34,14 @@ class Digests(TypedDict, total=False):
     """Content digests of a run's inputs and results, and of the code of each stage."""
 
     data: str | None
+    rows: str
     tokenizer: str | None
     chat_template: str | None
     base_model: str | None
     adapter: str | None
     merged: str | None
+    base_run: str
+    start_adapter: str
     code: dict[str, str]
 
 
@@ -54,6 +57,14 @@ class RunIdentity(TypedDict):
     sources: list[RawSource]
     versions: dict[str, str]
     seeds: dict[str, int]
+    notes: list[str]
+    earlier: dict[str, dict[str, ConfigEntry]]
+
+
+class ResolvedConfig(TypedDict):
+    """A resolved configuration with the origin of each value; ``earlier`` has those of the runs it starts from."""
+
+    config: dict[str, ConfigEntry]
     notes: list[str]
     earlier: dict[str, dict[str, ConfigEntry]]
 
@@ -84,5 +95,6 @@ class History(TypedDict):
     before: RunBefore | None
 
 
+RESOLVED = FactFile(ResolvedConfig)
 RUN = FactFile(RunIdentity)
 HISTORY = FactFile(History)

@@ -2,6 +2,7 @@
 
 from typing import TypedDict
 
+from snaketune.facts.data_facts import FileEntry
 from snaketune.facts.fact_files import FactFile
 
 
@@ -18,6 +19,7 @@ class BestCheckpointFacts(TypedDict):
 class Trained(TypedDict):
     """adapter.manifest.json; ``trained`` is ``adapter`` or ``every weight``."""
 
+    files: dict[str, FileEntry]
     steps: int | None
     tokens: int | None
     train_loss_last: float | None

@@ -6,9 +6,10 @@ from typing import cast
 
 import torch
 
-from snaketune.core.canonical import read_json
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings
+from snaketune.facts.model_facts import BASE_WEIGHTS
+from snaketune.facts.training_facts import TRAINED
 from snaketune.merge.rounding import AUTO, AUTOMATIC, Rounding
 from snaketune.settings.merge_section import MergeSection
 from snaketune.settings.merge_slices import MergeSlice
@@ -59,7 +60,7 @@ def check_origin(model: str | Path, adapter: str | Path) -> None:
     """
     if not all(str(path).endswith(".json") for path in (model, adapter)):
         return
-    trained_on, base = read_json(adapter).get("origins", {}).get("base"), read_json(model).get("weights_digest")
+    trained_on, base = TRAINED.read(adapter)["origins"].get("base"), BASE_WEIGHTS.read(model)["weights_digest"]
     if trained_on and base and trained_on != base:
         raise TrainingError(
             f"{adapter}: the adapter was trained on different weights ({trained_on[:12]}) than those of {model} "

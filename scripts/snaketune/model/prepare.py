@@ -9,6 +9,7 @@ from snaketune.core.atomic import writing_directory
 from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.core.manifest import read_manifest
+from snaketune.facts.model_facts import PreparedTokenizer
 from snaketune.merge.outcome import accepted
 from snaketune.model.architecture import read_configuration
 from snaketune.model.configuration import configuration_digest, describe_configuration
@@ -102,8 +103,9 @@ def _bring(
     return bring_model(cfg, folder, weights, tokenizer.facts.get("commit"))
 
 
-def _refuse_another_tokenizer(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _refuse_another_tokenizer(name: str, tokenizer: PreparedTokenizer, found: Mapping[str, Any]) -> None:
     """Raise DataError if the tokenizer beside the weights is not the one with which the data are prepared."""
+    known: Mapping[str, Any] = tokenizer
     changed = [key for key in IN_COMMON if known[key] != found[key]]
     if changed:
         raise DataError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.atomic import writing_directory
-from snaketune.core.manifest import read_manifest
+from snaketune.facts.model_facts import PREPARED_TOKENIZER, PreparedTokenizer
 from snaketune.model.configuration import describe_configuration, describe_tokenizer
 from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import QUICKSTART, corpus_texts
@@ -19,7 +19,7 @@ class TokenizerFolder:
     """A prepared tokenizer: the folder with its files, and the facts of its manifest."""
 
     folder: Path
-    facts: dict[str, Any]
+    facts: PreparedTokenizer
 
     @classmethod
     def of_manifest(cls, manifest: str | Path) -> "TokenizerFolder":
@@ -28,7 +28,7 @@ class TokenizerFolder:
         Raises:
             DataError: if a file is missing or damaged.
         """
-        return cls(Path(manifest).parent / "model", read_manifest(manifest))
+        return cls(Path(manifest).parent / "model", PREPARED_TOKENIZER.read_manifest(manifest))
 
 
 def prepare_tokenizer(cfg: ModelSection, output: Path, corpus: Path | None = None) -> dict[str, Any]:

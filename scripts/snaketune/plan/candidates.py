@@ -3,9 +3,10 @@
 Micro-batch times accumulation is constant, so that every candidate takes the same optimizer steps.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from snaketune.facts.probe_facts import CandidateRow, CandidateSetting, SettingAdvice
 
 MOST_ROWS_FACTOR = 8
 """Micro-batches are tried up to this multiple of the configured one."""
@@ -27,9 +28,14 @@ class Candidate:
     workers: int
     """Loader processes."""
 
-    def facts(self) -> dict[str, int]:
+    def facts(self) -> CandidateSetting:
         """Return the fields by name."""
-        return asdict(self)
+        return {
+            "micro_batch": self.micro_batch,
+            "accumulation": self.accumulation,
+            "checkpoint_every": self.checkpoint_every,
+            "workers": self.workers,
+        }
 
     def keys(self) -> dict[str, Any]:
         """Return the configuration keys that make a run train with this setting."""
@@ -63,24 +69,23 @@ def worker_choices(configured: int, cores: int) -> list[int]:
     return sorted({configured, *(count for count in WORKER_COUNTS if count < cores)})
 
 
-def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any] | None:
+def advice(current: CandidateRow, best: CandidateRow) -> SettingAdvice | None:
     """Return what to change in the configuration; None if no candidate is faster by more than the noise.
 
     Args:
-        current: the configured candidate's row: ``tokens_per_second`` (None if it ran out of memory), ``spread``,
-            ``keys``.
+        current: the configured candidate's row.
         best: the row of the fastest candidate.
     """
-    if current["tokens_per_second"] is None:
+    if current["tokens_per_second"] is None or best["tokens_per_second"] is None:
         # Without a measurement of the configured setting there is nothing to compare with; that the other one fits is
         # the advice.
         return {"changes": _changes(current, best), "speed_up": None, "time_reduction": None}
     # The best of several noisy measurements is biased upwards; a gain within the spread of the repeats is not advice.
     gain = best["tokens_per_second"] / current["tokens_per_second"] - 1
-    if gain <= max(current["spread"], best["spread"]):
+    if gain <= max(current["spread"] or 0.0, best["spread"] or 0.0):
         return None
     return {"changes": _changes(current, best), "speed_up": 1 + gain, "time_reduction": gain / (1 + gain)}
 
 
-def _changes(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(current: CandidateRow, best: CandidateRow) -> dict[str, Any]:
     return {key: value for key, value in best["keys"].items() if current["keys"].get(key) != value}

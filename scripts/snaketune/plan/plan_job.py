@@ -5,11 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from snaketune.core.canonical import read_json
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.facts.data_facts import PACKING, RIGHTSIZE
 from snaketune.facts.model_facts import BASE_MODEL, BaseModel
 from snaketune.facts.plan_facts import PLAN
+from snaketune.facts.probe_facts import PROBE
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.plan.cache import KeptAnswers, answers_about
 from snaketune.plan.costs.past_runs import preparation_seconds
@@ -73,7 +73,7 @@ def _inputs(job: PlanJob) -> PlanInputs:
         own=job.output.parent,
         machine=look_at_machine(job.results),
         now=datetime.now().astimezone(),
-        probe=read_json(job.probe) if job.probe else None,
+        probe=PROBE.read(job.probe) if job.probe else None,
         token_advice=advice_on_tokens(lambda: PackedRows(rows), new_tokens, adapter),
         preparation=preparation_seconds(job.benchmarks),
         answers=answers,

@@ -9,7 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+from snaketune.facts.data_facts import Packing, Rightsize
+from snaketune.facts.model_facts import BaseModel
 from snaketune.facts.plan_facts import Plan
+from snaketune.facts.probe_facts import ProbeRecord
 from snaketune.plan.advice.advice import PlanSituation, advise
 from snaketune.plan.advice.after_training import after_training, answering_of, answers_block, host_memory
 from snaketune.plan.advice.fit_table import Option, fit_table, memory_options, verdict_of, with_measured
@@ -68,16 +71,16 @@ class PlanInputs:
     cfg: PlanningSlice
     settings: Operational
     """Operational settings of training: when it saves."""
-    rightsize: Mapping[str, Any]
-    pack: Mapping[str, Any]
-    model: Mapping[str, Any]
+    rightsize: Rightsize
+    pack: Packing
+    model: BaseModel
     model_folder: Path
     results: Path
     own: Path
     """The folder of the run."""
     machine: Machine
     now: datetime
-    probe: Mapping[str, Any] | None = None
+    probe: ProbeRecord | None = None
     """The record of a probe of this run, if any."""
     token_advice: str | None = None
     """A note on tokens of the data whose embeddings this training does not change."""
@@ -87,7 +90,7 @@ class PlanInputs:
     """Facts of the model that earlier plans cached."""
 
 
-def _own_notes(given: "PlanInputs", probe: Any) -> list[str | None]:
+def _own_notes(given: "PlanInputs", probe: ProbeRecord | None) -> list[str | None]:
     """Return notes on new tokens, a noisy probe and a training that may end before its last step."""
     patience = given.cfg["train"].get("early_stopping_patience")
     ends = f"train.early_stopping_patience is {patience}: time, cost and tokens are those of all steps, an upper bound."
@@ -158,7 +161,7 @@ def _beside(
     """Return the costs besides training: evaluation, saving, generation, and the memory of the host."""
     timings = answer_timings(given.results, target, given.machine.host, work.parameters)
     found, cfg = answering_of(work, target, given.pack, timings), given.cfg
-    held_out = (given.pack["splits"].get("eval") or {}).get("documents", 0)
+    held_out = held["documents"] if (held := given.pack["splits"].get("eval")) else 0
     workers = given.settings.get("dataloader_num_workers", 0)
     return {
         "afterwards": after_training(cfg, work, seen, disk, found, held_out),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from snaketune.core.errors import PlanError
+from snaketune.facts.data_facts import LengthBin, Packing, Rightsize
+from snaketune.facts.model_facts import BaseModel
 from snaketune.plan.advice.strategies import memory_per_gpu
 from snaketune.plan.cache import KeptAnswers, PreparedConfiguration
 from snaketune.plan.devices.target import Target
@@ -84,9 +86,9 @@ class Work:
 def read_work(
     cfg: PlanningSlice,
     folder: Path,
-    model: Mapping[str, Any],
-    rightsize: Mapping[str, Any],
-    pack: Mapping[str, Any],
+    model: BaseModel,
+    rightsize: Rightsize,
+    pack: Packing,
     target: Target,
     answers: KeptAnswers | None = None,
     probe: Mapping[str, Any] | None = None,
@@ -107,7 +109,7 @@ def read_work(
         ConfigError: if the adapter does not fit the model.
     """
     config = _configuration(folder, cfg["model"]["trust_remote_code"], answers)
-    train, held_out = pack["splits"]["train"], pack["splits"].get("eval", {})
+    train, held_out = pack["splits"]["train"], pack["splits"].get("eval")
     setting, notes = setting_of(cfg, pack["row_length"], target.kind, target.has_bf16), []
     try:
         shape = shape_of(config)
@@ -127,7 +129,7 @@ def read_work(
         tokens=train["tokens"],
         squares=squared_lengths(rightsize["histogram"], rightsize["max_length"], _fate(rightsize)),
         row_length=pack["row_length"],
-        eval_tokens=held_out.get("tokens", 0),
+        eval_tokens=held_out["tokens"] if held_out else 0,
         config=config,
         parameters=model["parameters"],
         trained=adapter_parameters(config, adapter) if adapter else model["parameters"],
@@ -191,12 +193,12 @@ def with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target:
     return replace(setting, checkpoint_every=choose_checkpointing(config, setting, target.memory_gb).checkpoint_every)
 
 
-def _fate(rightsize: Mapping[str, Any]) -> str:
+def _fate(rightsize: Rightsize) -> str:
     """Return how documents longer than a row are handled, for :func:`squared_lengths`."""
     return "pieces" if rightsize.get("in_pieces") else rightsize["on_too_long"]
 
 
-def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_too_long: str) -> int:
+def squared_lengths(histogram: Sequence[LengthBin], max_length: int, on_too_long: str) -> int:
     """Return the sum of the squared lengths, in tokens², of the documents that remain.
 
     Args:
@@ -216,7 +218,7 @@ def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_
     return round(total)
 
 
-def tokens_up_to(histogram: Sequence[Mapping[str, int]], length: int) -> float:
+def tokens_up_to(histogram: Sequence[LengthBin], length: int) -> float:
     """Return the fraction of tokens in documents of at most ``length`` tokens, by the midpoints of the bins."""
     sizes = [((part["from"] + part["to"] - 1) / 2, part["records"]) for part in histogram]
     whole = sum(middle * records for middle, records in sizes)

@@ -13,9 +13,12 @@ from snaketune.core.canonical import read_json
 from snaketune.core.errors import PlanError
 from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
-from snaketune.core.manifest import read_manifest, write_manifest
+from snaketune.core.manifest import write_manifest
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.facts.data_facts import DATA_IDENTITY, PACKING, Packing
 from snaketune.facts.measured import RUN_INFO
+from snaketune.facts.model_facts import BASE_MODEL
+from snaketune.facts.plan_facts import PLAN_STOPS
 from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.storage.staging import ensure_near
@@ -69,16 +72,16 @@ def run_training(job: TrainingJob) -> None:
         PlanError: if the plan exceeds a limit.
         TrainingError: if the training goes wrong.
     """
-    if stops := read_json(job.plan).get("stops"):
+    if stops := PLAN_STOPS.read(job.plan)["stops"]:
         raise PlanError(stops[0])
     count = 1 if job.cfg["train"]["strategy"] == "single" else job.cfg["plan"]["num_gpus"]
     if not is_worker():
         take_cards(count // job.settings["num_nodes"] or 1)
     # Compiled kernels serve later runs, too; torch would keep them in a temporary folder.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work.absolute() / "compiled"))
-    clock, rows, model = provenance.Stopwatch(), read_manifest(job.rows), read_manifest(job.model)
+    clock, rows, model = provenance.Stopwatch(), PACKING.read_manifest(job.rows), BASE_MODEL.read_manifest(job.model)
     origins, found = find_origins(model, job.start, reward_models(job)), versions(job.cfg)
-    identity = fingerprint(job.spec, read_json(job.rightsize), rows, origins.digests, found)
+    identity = fingerprint(job.spec, DATA_IDENTITY.read(job.rightsize), rows, origins.digests, found)
     work = job.work / "runs" / identity
     lock = None if is_worker() else wait_for_lock(work / "lock")
     if lock and put_back(folder := job.manifest.parent, identity):
@@ -93,7 +96,7 @@ def run_training(job: TrainingJob) -> None:
         note_session(work, finished)
         return
     finished = with_session(work, finished)
-    publish_weights(finished.checkpoint, job.adapter, job.model.parent / "model", model["name"], model.get("commit"))
+    publish_weights(finished.checkpoint, job.adapter, job.model.parent / "model", model["name"], model["commit"])
     write_bytes(job.metrics, (work / "metrics.jsonl").read_bytes())
     RUN_INFO.write(job.info, {"train": clock.facts(), **_info(git, finished)})
     facts = training_facts(
@@ -103,9 +106,7 @@ def run_training(job: TrainingJob) -> None:
     lock.close()
 
 
-def _train(
-    job: TrainingJob, rows: dict[str, Any], work: Path, origins: Origins, command: Sequence[str] | None
-) -> Finished:
+def _train(job: TrainingJob, rows: Packing, work: Path, origins: Origins, command: Sequence[str] | None) -> Finished:
     """Train in this process, after the workers if it is the one that starts them with ``command``."""
     settings = job.settings
     if command and (count := processes_wanted(job.cfg, settings["num_nodes"])) > 1:

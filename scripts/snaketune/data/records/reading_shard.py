@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.atomic import writing
-from snaketune.core.canonical import read_json
 from snaketune.core.manifest import write_manifest
 from snaketune.data.records.accounting import Layout, summary_of
 from snaketune.data.records.line_reading import BlockResult
@@ -19,6 +18,7 @@ from snaketune.data.records.reading_policy import ReadingPolicy, RecordLimits
 from snaketune.data.records.shard_parts import Begun, Ended, Span, spans_of
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.sources.pieces import Chunk
+from snaketune.facts.data_facts import STAGED
 from snaketune.settings.data_slices import ReadingSlice, StageSettings
 from snaketune.storage.copy_targets import BUILTIN, NamedSource
 from snaketune.storage.disks import Disks
@@ -123,7 +123,7 @@ class ReadingJob:
 def read_all(job: ReadingJob) -> None:
     """Read the staged sources into canonical records and a quarantine."""
     settings, work = job.settings, Path(job.settings["work"])
-    sources = sources_of(read_json(job.stage))
+    sources = sources_of(STAGED.read(job.stage))
     # What shards have read needs no place.
     places = [Path(source.path) for source in sources]
     if not job.parts:

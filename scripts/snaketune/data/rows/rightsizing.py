@@ -6,22 +6,26 @@ Memory and the cost of attention grow with the row length, so the model's full c
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.core.manifest import read_manifest
 from snaketune.data.rows.cutting import Pieces, Sizes, cut
 from snaketune.data.rows.packing import pack
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.facts.data_facts import RIGHTSIZE
+from snaketune.facts.data_facts import RIGHTSIZE, TOKENS, LengthAccount, LengthBin, Lengths, PaddedTokens
 from snaketune.facts.model_facts import PREPARED_TOKENIZER
 from snaketune.settings.data_slices import LengthSlice
 
 HISTOGRAM_BINS = 48
 BATCH = 8
+PARTS_OF_TOKENS: tuple[Literal["tokens_kept", "tokens_dropped", "tokens_truncated"], ...] = (
+    "tokens_kept",
+    "tokens_dropped",
+    "tokens_truncated",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | 
     )
 
 
-def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]:
+def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> LengthAccount:
     """Return the account of one split's documents; kept, dropped and truncated tokens add up to all tokens.
 
     ``tokens_truncated`` counts the tokens cut off, not those kept; ``in_pieces`` the texts cut into ``pieces``;
@@ -86,7 +90,7 @@ def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]
     truncated = (lengths > max_length) & stays & ~sizes.plain
     in_pieces = (lengths > max_length) & sizes.plain
     counts = pieces.counts()
-    account = {
+    account: LengthAccount = {
         "records": len(lengths),
         "tokens": int(lengths.sum()),
         "longest": int(lengths.max(initial=0)),
@@ -101,11 +105,11 @@ def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]
         "tokens_repeated": counts["tokens_repeated"],
     }
     # An identity of the counts above: whatever breaks it loses tokens silently.
-    assert account["tokens_kept"] + account["tokens_dropped"] + account["tokens_truncated"] == account["tokens"]
+    assert sum(account[name] or 0 for name in PARTS_OF_TOKENS) == account["tokens"]
     return account
 
 
-def tokens_by_batching(lengths: np.ndarray, max_length: int, context: int | None) -> dict[str, int | None]:
+def tokens_by_batching(lengths: np.ndarray, max_length: int, context: int | None) -> PaddedTokens:
     """Return the tokens to compute, padding included, for each way of batching the pieces.
 
     ``padded_tokens_at_context`` pads every piece to the model's context (None if unknown),
@@ -122,9 +126,7 @@ def tokens_by_batching(lengths: np.ndarray, max_length: int, context: int | None
     }
 
 
-def rightsize(
-    train: Sizes, held_out: Sizes, policy: LengthPolicy, context: int | None, pairs: bool = False
-) -> dict[str, Any]:
+def rightsize(train: Sizes, held_out: Sizes, policy: LengthPolicy, context: int | None, pairs: bool = False) -> Lengths:
     """Return the facts of ``rightsize.json`` without the fingerprint, from the sizes of both splits.
 
     With ``pairs``, a length is that of both answers, each with its prompt: both are kept or both are dropped.
@@ -180,7 +182,7 @@ def _all_too_long(what: str, lengths: np.ndarray, max_length: int, cure: str) ->
     )
 
 
-def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
+def histogram(lengths: np.ndarray) -> list[LengthBin]:
     """Return at most 48 bins of equal width (a multiple of 4 tokens), ``from`` inclusive, ``to`` exclusive."""
     # Multiples of 4 keep the bin edges readable, and at most 48 bins fit the chart of the report.
     width = max(4, -(-(int(lengths.max()) + 1) // HISTOGRAM_BINS // 4) * 4)
@@ -204,7 +206,7 @@ def rightsize_run(job: RightsizeJob) -> None:
     """Measure the lengths, choose the maximum length, and write the facts with a fingerprint of the data."""
     from snaketune.data.tokens.left_out_records import check_losses, lengths_told
 
-    tokens, model = read_manifest(job.tokens), PREPARED_TOKENIZER.read(job.model)
+    tokens, model = TOKENS.read_manifest(job.tokens), PREPARED_TOKENIZER.read(job.model)
     folder = job.tokens.parent
     train, held_out = TokenStore(folder / "train"), TokenStore(folder / "eval")
     policy, pairs = LengthPolicy(**cast(Mapping[str, Any], job.cfg["tokens"])), bool(train.seconds.any())
@@ -214,7 +216,6 @@ def rightsize_run(job: RightsizeJob) -> None:
         print(line)
     # The list of dropped records does not affect training: it may change without causing a rerun.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
-    facts["model_packs"] = model["nature"].get("packing")
     parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}
-    facts["fingerprint"] = digest_of(parts)
-    RIGHTSIZE.write(job.output, facts)
+    identity = {"model_packs": model["nature"].get("packing"), "fingerprint": digest_of(parts)}
+    RIGHTSIZE.write(job.output, {**facts, **identity})

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune.core.canonical import read_json
+from snaketune.facts.data_facts import STAGED
 
 
 def names_in(stage: str | Path) -> list[str]:
     """Return the paths of the sources in stage.json, indexed by the source number of the records."""
-    return [str(entry["path"]) for entry in read_json(stage)["sources"]]
+    return [entry["path"] for entry in STAGED.read(stage)["sources"]]
 
 
 def place_of(record: Mapping[str, Any], sources: Sequence[str], unknown: str) -> str:

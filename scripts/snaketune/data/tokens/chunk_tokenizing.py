@@ -11,7 +11,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from snaketune.core.manifest import read_manifest
 from snaketune.core.training_methods import PREFERENCE, method_of
 from snaketune.data.templates.built_in_templates import choose_template
 from snaketune.data.templates.jinja_sandbox import time_limit
@@ -23,6 +22,7 @@ from snaketune.data.tokens.mask_audit import Audit, AuditedRows, TokenLimits, au
 from snaketune.data.tokens.token_store import SCORED_SCHEMA, TOKENS_SCHEMA, mask_array
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import few_threads, load_engine
+from snaketune.facts.model_facts import VOCABULARY
 from snaketune.settings.data_slices import TokenizingSlice
 
 EXAMPLES_SHOWN = 3
@@ -87,7 +87,7 @@ class Recipe:
         """
         folder, settings = Path(manifest).parent / "model", cfg["tokens"]
         template = choose_template(settings["chat_template"], own_chat_template(folder))
-        size = read_manifest(manifest).get("vocab_size")
+        size = VOCABULARY.read_manifest(manifest)["vocab_size"]
         more: dict[str, Any] = {"reasoning": settings["reasoning"], "date": settings["date"], "sources": tuple(sources)}
         return cls(str(folder), template, settings["assistant_only_loss"], size, learns_by=method_of(cfg), **more)
 

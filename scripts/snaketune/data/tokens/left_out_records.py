@@ -1,10 +1,11 @@
 """Sentences about data that is not trained on: each stage that drops records says how many, why, and by which key."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from snaketune.core.errors import DataError
 from snaketune.data.rows.rightsizing import LengthPolicy
+from snaketune.facts.data_facts import Lengths, TokenizedSplits
 
 Counts = Mapping[str, int]
 
@@ -33,9 +34,10 @@ def removed_duplicates(facts: Counts) -> list[str]:
     ]
 
 
-def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def left_out_at_tokenising(splits: TokenizedSplits) -> list[str]:
     """Return a line about records left out during tokenisation, if there are any."""
-    dropped, records = _left_out(splits), sum(split["records"] for split in splits.values())
+    dropped = _left_out(splits)
+    records = (splits["train"]["records"] or 0) + (splits["eval"]["records"] or 0)
     total = sum(dropped.values())
     if not total:
         return []
@@ -45,9 +47,9 @@ def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]
     ]
 
 
-def _left_out(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+def _left_out(splits: TokenizedSplits) -> dict[str, int]:
     found: dict[str, int] = {}
-    for split in splits.values():
+    for split in (splits["train"], splits["eval"]):
         for reason, count in split["dropped"].items():
             found[reason] = found.get(reason, 0) + count
     return dict(sorted(found.items()))
@@ -58,7 +60,7 @@ def reasons_text(dropped: Counts) -> str:
     return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(dropped.items()))
 
 
-def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:
+def lengths_told(facts: Lengths, pairs: bool = False) -> list[str]:
     """Return lines about documents longer than a row, from ``rightsize.json``; none if all fit.
 
     Args:
@@ -86,17 +88,18 @@ def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:
             f"Dropped {count:,} of {both['records']:,} records ({percentage(count, both['records'])} of the records,"
             f" {percentage(both['tokens_dropped'], both['tokens'])} of the tokens) "
             f"that are longer than the {limit}, the"
-            f" longest of {max(facts['longest'], facts['eval']['longest']):,}: {_cure(facts, pairs)}."
+            f" longest of {max(facts['longest'] or 0, facts['eval']['longest'] or 0):,}: {_cure(facts, pairs)}."
         )
     return lines
 
 
-def _both(facts: Mapping[str, Any]) -> dict[str, int]:
+def _both(facts: Lengths) -> dict[str, int]:
     """Return the counts of training and held-out documents together."""
-    return {name: facts[name] + count for name, count in facts["eval"].items() if name != "longest"}
+    own, held_out = (cast(Mapping[str, int | None], account) for account in (facts, facts["eval"]))
+    return {name: (own[name] or 0) + (count or 0) for name, count in held_out.items() if name != "longest"}
 
 
-def _decided(facts: Mapping[str, Any]) -> str:
+def _decided(facts: Lengths) -> str:
     return {
         "context": "the model's context",
         "configuration": "tokens.max_length",
@@ -104,7 +107,7 @@ def _decided(facts: Mapping[str, Any]) -> str:
     }[facts["max_length_from"]]
 
 
-def _cure(facts: Mapping[str, Any], pairs: bool) -> str:
+def _cure(facts: Lengths, pairs: bool) -> str:
     is_cut = pairs or facts["on_too_long"] == "truncate"
     truncate = "" if is_cut else ", or set tokens.on_too_long to truncate to cut them"
     larger = {
@@ -115,9 +118,7 @@ def _cure(facts: Mapping[str, Any], pairs: bool) -> str:
     return f"{larger}{truncate}, or give shorter records"
 
 
-def check_losses(
-    facts: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]], policy: LengthPolicy, pairs: bool = False
-) -> None:
+def check_losses(facts: Lengths, splits: TokenizedSplits, policy: LengthPolicy, pairs: bool = False) -> None:
     """Refuse data of which too much would not be trained on, because of its length or left out during tokenisation.
 
     The limit applies to records and to tokens; a loss that ``tokens.coverage`` permits is allowed.

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from snaketune.data.tokens.tokenizer import TextTokenizer
+from snaketune.facts.data_facts import EngineComparison
 
 FUZZ_STRINGS = 2000
 GATE_BATCH = 500
@@ -100,10 +101,14 @@ class EngineGate:
     differ: int
     reason: str
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> EngineComparison:
         """Return the comparison as facts for the manifest."""
-        counts = {"sample_texts": self.sample_texts, "fuzz_texts": self.fuzz_texts, "differ": self.differ}
-        return {**counts, "reason": self.reason}
+        return {
+            "sample_texts": self.sample_texts,
+            "fuzz_texts": self.fuzz_texts,
+            "differ": self.differ,
+            "reason": self.reason,
+        }
 
 
 def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate:

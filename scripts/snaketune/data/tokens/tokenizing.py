@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import orjson
@@ -30,6 +30,13 @@ from snaketune.data.tokens.token_store import writing_tokens
 from snaketune.data.tokens.tokenizer import text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import choose_engine, few_threads, load_engine
 from snaketune.data.tokens.tokenizing_account import SplitAccount
+from snaketune.facts.data_facts import (
+    PromptComparison,
+    TokenizedExample,
+    TokenizedSplits,
+    TokenizerBackend,
+    Tokenizing,
+)
 
 COMPARED_RECORDS = 1000
 
@@ -39,7 +46,7 @@ TRIED_RECORDS = 50
 Sampled = tuple[list[EncodedRecord], tuple[list[Message], list[Message] | None]]
 
 
-def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
+def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, TokenizerBackend]:
     """Choose engine and method on a sample of the run's records, and check the sample against transformers.
 
     Args:
@@ -61,7 +68,12 @@ def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) ->
         gate = choose_engine(worker.tokenizer, [document.text for document in documents])
         encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer))
         method, segments = choose_method(documents, encoder)
-        facts = {"engine": gate.engine, "engine_gate": gate.facts(), "method": method, "segments_gate": segments}
+        facts: TokenizerBackend = {
+            "engine": gate.engine,
+            "engine_gate": gate.facts(),
+            "method": method,
+            "segments_gate": segments,
+        }
         if worker.template and recipe.assistant_only and any(document.answers for document in documents):
             encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
             facts["transformers_gate"] = _compared(recipe, worker, sample, encoder)
@@ -82,7 +94,7 @@ def _try_template(recipe: Recipe, files: Sequence[str | Path]) -> None:
     try_template(recipe.template, text_tokenizer(recipe.folder).special_tokens, recipe.date, named)
 
 
-def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], encoder: Encoder) -> dict[str, Any]:
+def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], encoder: Encoder) -> PromptComparison:
     """Check the examples of the sample against transformers and return the facts."""
     assert worker.template is not None
     try:
@@ -100,7 +112,7 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
         rows = list(zip(parted, encoder.encode(parted), strict=True))
         if messages and all(mask.any() for _, (_, mask) in rows):
             conversations.append(SampleConversation(messages, tools, rows))
-    return {**check_inference(conversations, reference, worker.name_of), "reason": ""}
+    return {**cast(PromptComparison, check_inference(conversations, reference, worker.name_of)), "reason": ""}
 
 
 def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> list[Sampled]:
@@ -134,7 +146,7 @@ def tokenize_splits(
     dropped: IO[bytes],
     threads: int,
     parts: Sequence[str | Path] = (),
-) -> dict[str, Any]:
+) -> Tokenizing:
     """Tokenise the splits ``{name: (records, output folder)}``, ``train`` among them, and return the facts.
 
     Args:
@@ -150,11 +162,11 @@ def tokenize_splits(
     """
     recipe, facts = select_backend(recipe, [records for records, _ in files.values()], threads)
     accounts: dict[str, SplitAccount] = {}
-    examples: list[dict[str, Any]] = []
+    examples: list[TokenizedExample] = []
     done = read_parts(parts) if parts else None
     for split, (records, output) in files.items():
         accounts[split], shown = tokenize_split(split, records, recipe, output, dropped, threads, done)
-        examples += shown if split == "train" else []
+        examples += cast(list[TokenizedExample], shown) if split == "train" else []
     train, place = accounts["train"], files["train"][0]
     if not train.records:
         first = train.first(recipe.sources, place)
@@ -177,7 +189,7 @@ def tokenize_splits(
         "date": recipe.date,
         "reasoning": recipe.reasoning,
         **facts,
-        "splits": {split: account.facts() for split, account in accounts.items()},
+        "splits": cast(TokenizedSplits, {split: account.facts() for split, account in accounts.items()}),
         "examples": examples,
     }
 

@@ -1,15 +1,16 @@
 """Counts of tokenisation per split, for the manifest, and sentences about them, for the terminal."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from snaketune.data.sources.source_names import place_of
 from snaketune.data.templates.examples import ENDED, LATER, UNMARKED
 from snaketune.data.tokens.chunk_tokenizing import ChunkResult
 from snaketune.data.tokens.left_out_records import reasons_text
 from snaketune.data.tokens.mask_audit import Audit
+from snaketune.facts.data_facts import TokenizedSplit, Tokenizing
 
 
 @dataclass(slots=True)
@@ -62,12 +63,12 @@ class SplitAccount:
         }
 
 
-def warnings_of(facts: dict[str, Any]) -> list[str]:
+def warnings_of(facts: Tokenizing) -> list[str]:
     """Return sentences about facts of tokenisation that are allowed but rarely intended."""
     found = []
-    if reason := facts.get("transformers_gate", {}).get("reason"):
-        found.append(f"Examples were not compared with transformers' inference prompts: {reason}.")
     gate = facts.get("transformers_gate", {})
+    if reason := gate.get("reason"):
+        found.append(f"Examples were not compared with transformers' inference prompts: {reason}.")
     if gate.get("marked_otherwise"):
         found.append(
             "The chat template's generation blocks differ from the trained tokens in"
@@ -77,7 +78,7 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
         )
     if facts["engine_gate"]["reason"]:
         found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
-    found += _account_of(facts["splits"])
+    found += _account_of({"train": facts["splits"]["train"], "eval": facts["splits"]["eval"]})
     if not facts["end_tokens"]:
         found.append(
             "Warning: the tokenizer has no eos_token, so the model never learns to stop: set one in its "
@@ -86,10 +87,11 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     return found
 
 
-def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
+def _account_of(splits: Mapping[str, TokenizedSplit]) -> list[str]:
     """Return sentences about records that became several examples, and answers that lost their reasoning."""
     found = []
-    for split, facts in splits.items():
+    for split, account in splits.items():
+        facts = cast(Mapping[str, int], account)  # its counts have names of their own
         if several := facts.get("records_in_several_examples"):
             found.append(
                 f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"

@@ -11,11 +11,11 @@ import orjson
 
 from snaketune.core.canonical import digest_of
 from snaketune.core.errors import DataError
-from snaketune.core.manifest import read_manifest
 from snaketune.data.conversations import reasoning
 from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
+from snaketune.facts.data_facts import RENDERING
 from snaketune.model.stop_tokens import ids_as_list, turn_ends
 
 HELD_OUT_REQUESTS = "held-out requests"
@@ -37,8 +37,11 @@ class Writing:
     @classmethod
     def of(cls, tokens: Path) -> "Writing":
         """Return the rendering of tokenised records, from their manifest."""
-        facts = read_manifest(tokens / "manifest.json") if (tokens / "manifest.json").is_file() else {}
-        return cls(facts.get("date", DEFAULT_DATE), facts.get("reasoning", reasoning.AS_TEMPLATE))
+        manifest = tokens / "manifest.json"
+        if not manifest.is_file():
+            return cls()
+        facts = RENDERING.read_manifest(manifest)
+        return cls(facts["date"] or DEFAULT_DATE, facts["reasoning"] or reasoning.AS_TEMPLATE)
 
 
 @dataclass(frozen=True, slots=True)

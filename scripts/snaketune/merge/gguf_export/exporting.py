@@ -14,6 +14,7 @@ from snaketune.core.atomic import private_folder, sibling, sync_directory, sync_
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings, free_memory, load_model
+from snaketune.facts.merge_facts import ExportCheck
 from snaketune.merge.gguf_export.gguf import GGUF_DTYPES, convert_to_gguf, find_converter, run_tool
 from snaketune.merge.gguf_export.gguf_writing import refusal, write_gguf
 from snaketune.merge.verification.divergence import Comparing, kl_stride
@@ -113,7 +114,7 @@ def _quantized(quantizer: str, file: Path, kind: str) -> Path:
     return target
 
 
-def check(wanted: Export, file: Path, rows: PackedRows) -> dict[str, Any]:
+def check(wanted: Export, file: Path, rows: PackedRows) -> ExportCheck:
     """Return how far the model in ``file`` deviates from the merged one on held-out rows, or why that is unknown.
 
     Raises:
@@ -143,12 +144,12 @@ def check(wanted: Export, file: Path, rows: PackedRows) -> dict[str, Any]:
             f"{file}: the exported model differs from the merged one by {kl:.3g} nats per token (limit {limit:g}):"
             " the file is wrong; please report this with the model's name."
         )
-    facts = {"mean_kl": kl, "merged_loss": found.first_loss, "exported_loss": found.second_loss, "tokens": found.tokens}
     print(
         f"The file's loss is {found.second_loss:.4f}, the merged model's {found.first_loss:.4f}; KL {kl:.2g} nats.",
         flush=True,
     )
-    return {"checked": True, **facts}
+    losses: ExportCheck = {"checked": True, "merged_loss": found.first_loss, "exported_loss": found.second_loss}
+    return {**losses, "mean_kl": kl, "tokens": found.tokens}
 
 
 def _load(file: Path) -> Any:
@@ -157,6 +158,6 @@ def _load(file: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32).eval()
 
 
-def _unknown(reason: str) -> dict[str, Any]:
+def _unknown(reason: str) -> ExportCheck:
     print(f"Not compared with the merged model: {reason}.", flush=True)
     return {"checked": False, "reason": reason}

@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from snaketune.core.atomic import write_bytes, write_json
+from snaketune.core.atomic import write_bytes
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
-from snaketune.core.manifest import read_manifest
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.data.templates.templates import ChatTemplate
+from snaketune.facts.merge_facts import EXPORTED, MERGED
 from snaketune.merge.gguf_export.exporting import Export, check, export
 from snaketune.merge.outcome import accepted
 from snaketune.model.stop_tokens import ids_as_list
@@ -117,10 +117,10 @@ def export_run(job: ExportJob) -> None:
     """Check the merged model, write the file, compare it and write a Modelfile next to it."""
     accepted(job.merged)
     model = job.merged.parent / "merged"
-    wanted = Export(model, read_manifest(job.merged)["dtype"], job.kind.lstrip("-") or None)
+    wanted = Export(model, str(MERGED.read_manifest(job.merged)["dtype"]), job.kind.lstrip("-") or None)
     export(wanted, job.settings["gguf_converter"], job.output)
     facts = check(wanted, job.output, PackedRows(job.rows.parent / "eval.arrow"))
     template, stops = template_and_stops(model)
     text = modelfile(job.output.name, template, job.cfg["system"], stops)
     write_bytes(job.modelfile, text.encode())
-    write_json(job.facts, {"type": wanted.type, "bytes": job.output.stat().st_size, **facts})
+    EXPORTED.write(job.facts, {"type": wanted.type, "bytes": job.output.stat().st_size, **facts})

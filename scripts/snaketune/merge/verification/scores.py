@@ -1,6 +1,6 @@
 """Verification of a merged reward model: the same scores as base plus adapter, and what the files' dtype changes."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from snaketune.merge.verification.verify import (
     LARGEST_LOGITS_ERROR,
     ROUNDED,
     VerificationInputs,
+    WeightCheck,
     check_files,
     comparing_settings,
 )
@@ -27,37 +28,19 @@ ROWS = 64
 LOOK_SCORES = 1e-2
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreCheck:
-    """Results of the verification of a merged reward model; other names are those of ``MergeCheck``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreCheck(WeightCheck):
+    """That of a reward model; ``rounded`` is one with a pair that changes its order, or scores that change by 1%.
 
     Attributes:
-        logits_error: error of the scores of the merged weights before rounding, relative to their change by tuning.
-        file_logits_error: the same for the files as loaded, against their weights put into the tuned model.
         score_change: mean absolute change of a score by the files' dtype.
         scores_compared: number of documents that this is the mean of.
         pairs_reordered: pairs among them that the merged model ranks the other way round.
-        verdict: ``equal``, or ``rounded`` if a pair changes its order or scores change by 1% of their deviation.
     """
 
-    tensors_merged: int
-    adapter_tensors: int
-    relative_error_fp32: float | None
-    logits_error: float | None
-    file_logits_error: float | None
-    weights: int
-    moved: int
-    change_kept: float | None
     score_change: float
     scores_compared: int
     pairs_reordered: int
-    rows: int
-    computed_in: str
-    verdict: str
-
-    def facts(self) -> dict[str, Any]:
-        """Return the check as facts for the manifest."""
-        return asdict(self)
 
 
 class Scores(Logits):

@@ -50,29 +50,22 @@ EQUAL, ROUNDED = "equal", "rounded"
 CURE = "set merge.enabled to false and use the adapter."
 
 
-@dataclass(frozen=True, slots=True)
-class MergeCheck:
-    """Results of the verification; losses in nats per loss-bearing token, KL(adapter || merged) in nats per token.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightCheck:
+    """Results of the verification of any merged model.
 
     Attributes:
         tensors_merged: trained weights.
         adapter_tensors: tensors of the adapter, or of a fully trained model.
         relative_error_fp32: relative error of the change before rounding, against an independent computation: the
             worst weight's, or the worst layer's if PEFT merged. None after full training.
-        logits_error: error of the merged weights before rounding against base plus adapter, relative to the change of
-            the log-probabilities by tuning. None if no float32 model fits in memory, or after full training.
+        logits_error: error of the merged weights before rounding against base plus adapter, relative to the change by
+            tuning, of log-probabilities or of scores. None if no float32 model fits in memory, or after full training.
         file_logits_error: the same for the files as loaded, against their weights put into the tuned model.
         weights: values in the trained weights.
         moved: those of them that differ from the base model's as stored.
         change_kept: fraction of the change that the stored weights hold, 1 if rounding lost nothing.
-        mean_kl: mean KL divergence.
-        mean_kl_interval: its 95% confidence interval; None with too few rows.
-        loss_change: merged minus adapter.
-        loss_change_interval: its 95% confidence interval.
-        relative_loss_change: relative to the adapter's loss, or to 0.05 nats if that is smaller.
         rows: packed rows compared.
-        tokens: loss-bearing tokens that the losses are averaged over.
-        kl_tokens: tokens, evenly spaced, that the KL is averaged over.
         computed_in: dtype of the comparison; 16 bits add noise of their own to the KL.
         verdict: ``equal``, or ``rounded`` if the cost of the files' dtype exceeds the limits.
     """
@@ -85,6 +78,29 @@ class MergeCheck:
     weights: int
     moved: int
     change_kept: float | None
+    rows: int
+    computed_in: str
+    verdict: str = EQUAL
+
+    def facts(self) -> dict[str, Any]:
+        """Return the check as facts for the manifest."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeCheck(WeightCheck):
+    """That of a language model; losses in nats per loss-bearing token, KL(adapter || merged) in nats per token.
+
+    Attributes:
+        mean_kl: mean KL divergence.
+        mean_kl_interval: its 95% confidence interval; None with too few rows.
+        loss_change: merged minus adapter.
+        loss_change_interval: its 95% confidence interval.
+        relative_loss_change: relative to the adapter's loss, or to 0.05 nats if that is smaller.
+        tokens: loss-bearing tokens that the losses are averaged over.
+        kl_tokens: tokens, evenly spaced, that the KL is averaged over.
+    """
+
     mean_kl: float
     mean_kl_interval: tuple[float, float] | None
     adapter_loss: float
@@ -92,15 +108,8 @@ class MergeCheck:
     loss_change: float
     loss_change_interval: tuple[float, float] | None
     relative_loss_change: float
-    rows: int
     tokens: int
     kl_tokens: int
-    computed_in: str
-    verdict: str = EQUAL
-
-    def facts(self) -> dict[str, Any]:
-        """Return the check as facts for the manifest."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)

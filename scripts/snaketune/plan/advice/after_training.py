@@ -1,9 +1,12 @@
 """Costs besides training: evaluation, saving, upload and generation, and the memory of the host."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.facts.data_facts import Packing
+from snaketune.facts.measured import AnswerTimes
+from snaketune.facts.model_facts import BaseModel
 from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, DiskNeed, Forecast, forward_share
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work
@@ -30,9 +33,7 @@ class GenerationSpeed:
     source: str
 
 
-def answering_of(
-    work: Work, target: Target, pack: Mapping[str, Any], timings: Sequence[Mapping[str, Any]]
-) -> GenerationSpeed:
+def answering_of(work: Work, target: Target, pack: Packing, timings: Sequence[AnswerTimes]) -> GenerationSpeed:
     """Return the tuned model's generation speed on a device: measured by earlier runs of its size, else estimated.
 
     The estimate takes one answer at a time as bound by memory: every token reads every weight once. Batches are several
@@ -47,7 +48,7 @@ def answering_of(
     train = pack["splits"]["train"]
     trained, documents = train.get("trainable_tokens"), train["documents"]
     tokens = trained / documents if trained and documents else None
-    measured = [one["tokens_per_second"] for one in timings if one.get("tokens_per_second")]
+    measured = [rate for one in timings if (rate := one["tokens_per_second"])]
     if measured:
         return GenerationSpeed(
             tokens, measured[-1], "measured", "an earlier evaluation here, in batches, with transformers"
@@ -125,7 +126,7 @@ def _evaluation(
 
 
 def host_memory(
-    work: Work, target: Target, memory_gb: float | None, model: Mapping[str, Any], workers: int, ram_gb: float
+    work: Work, target: Target, memory_gb: float | None, model: BaseModel, workers: int, ram_gb: float
 ) -> dict[str, Any]:
     """Return the host memory that a run needs: on a CPU that of training, else that of libraries and loading.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from snaketune.facts.data_facts import Packing
+from snaketune.facts.model_facts import BaseModel
 from snaketune.plan.costs.budget import SECONDS_PER_HOUR, Budget, RunInputs, budget_of, disk_gb
 from snaketune.plan.costs.past_runs import Measurement
 from snaketune.plan.costs.throughput import Rate
@@ -146,12 +148,12 @@ def disk_needed(
     cfg: PlanningSlice,
     settings: Operational,
     work: Work,
-    model: Mapping[str, Any],
-    pack: Mapping[str, Any],
+    model: BaseModel,
+    pack: Packing,
 ) -> DiskNeed:
     """Return the disk that a run needs: kept checkpoints and one being written, its results, what it reads."""
     width = STORED_WIDTH.get(model.get("dtype") or "", 2)
-    there = sum(file["bytes"] for manifest in (model, pack) for file in manifest["files"].values()) / 1e9
+    there = sum(file["bytes"] for files in (model["files"], pack["files"]) for file in files.values()) / 1e9
     if model.get("weights_digest", "") is None:
         there += work.parameters * width / 1e9
     return DiskNeed(

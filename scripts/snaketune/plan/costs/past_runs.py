@@ -1,27 +1,23 @@
 """Measurements of earlier runs, which replace estimates in later plans."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
+from snaketune.core.errors import DataError
 from snaketune.facts.fact_files import FactFile
-from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
-from snaketune.facts.plan_facts import PLAN
-from snaketune.facts.shapes import shaped
+from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO, AnswerTimes, Gpu, RunInfo
+from snaketune.facts.plan_facts import PAST_PLAN, PastPlan
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB
 
 NEWEST = 5
 """Number of recent runs that count; older ones may have used other drivers."""
-PAST_FILES: Mapping[str, FactFile[Any]] = {
-    "plan.json": PLAN,
-    "run_info.json": RUN_INFO,
-    "evaluation_info.json": EVALUATION_INFO,
-}
+Facts = TypeVar("Facts")
 SHORTEST_SECONDS = 1.0
 """Minimum seconds of training for a run to count; shorter ones do not show throughput."""
 
@@ -61,18 +57,18 @@ def find_measurement(
         target: the device.
         host: this machine; the throughput of a CPU holds only for the machine that it was measured on.
     """
-    itself = {"speed": speed, "rate": {"flops_per_token": flops_per_token}}
-    found = []
+    itself = PAST_PLAN.parse({"speed": speed, "rate": {"flops_per_token": flops_per_token}}, own)
+    found: list[PastRun] = []
     for folder, info, plan in finished_runs(results, target, host, {own: itself}):
-        if plan.get("speed") == speed:
+        if plan["speed"] == speed:
             found += measured_run(folder, info, plan, flops_per_token, speed["gpus"])
-    newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
+    newest = sorted(found, key=lambda run: run.finished)[-NEWEST:]
     return _together(newest) if newest else None
 
 
 def finished_runs(
-    results: Path, target: Target, host: str, plans: Mapping[Path, dict[str, Any]] | None = None
-) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    results: Path, target: Target, host: str, plans: Mapping[Path, PastPlan] = MappingProxyType({})
+) -> Iterator[tuple[Path, RunInfo, PastPlan]]:
     """Yield folder, run_info.json and plan.json of every run on the target's kind of device.
 
     Args:
@@ -86,104 +82,112 @@ def finished_runs(
         # `latest` points at one of the other folders, whose run would count twice.
         if folder.is_symlink() or folder.parent.is_symlink():
             continue
-        plan, info = (plans or {}).get(folder) or _read(folder), _read(folder, "run_info.json")
+        plan, info = plans.get(folder) or _read(PAST_PLAN, folder / "plan.json"), _read(RUN_INFO, file)
         # A run without its facts is still running, or was interrupted: its times cover a part only.
         if plan and info and _is_whole(info) and _is_there(info, target, host):
             yield folder, info, plan
 
 
-def answer_timings(results: Path, target: Target, host: str, parameters: int) -> list[dict[str, Any]]:
+def answer_timings(results: Path, target: Target, host: str, parameters: int) -> list[AnswerTimes]:
     """Return the generation speeds of tuned models of the same size on the target's kind of device, newest last."""
     found = []
     for folder, info, plan in finished_runs(results, target, host):
-        timing = (_read(folder, "evaluation_info.json") or {}).get("models", {}).get("tuned")
-        if timing and plan.get("work", {}).get("parameters") == parameters:
-            found.append((info["train"]["finished"], timing))
+        timings = _read(EVALUATION_INFO, folder / "evaluation_info.json")
+        timing = timings["models"].get("tuned") if timings else None
+        if timing and plan["work"]["parameters"] == parameters:
+            found.append((info["train"]["finished"] or "", timing))
     return [timing for _, timing in sorted(found, key=lambda one: one[0])]
 
 
-def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
+def _read(kind: FactFile[Facts], path: Path) -> Facts | None:
     """Return a fact file; None if it is missing or damaged, or another job is replacing it."""
     try:
-        document: dict[str, Any] = shaped(json.loads((folder / name).read_bytes()), PAST_FILES[name].kind)
-    except (OSError, ValueError, RecursionError):
+        return kind.read(path)
+    except (DataError, OSError):
         return None
-    return document
 
 
-def _is_whole(info: Mapping[str, Any]) -> bool:
+def _is_whole(info: RunInfo) -> bool:
     """Tell whether a run_info.json holds the values that a measurement needs."""
-    train = info.get("train") or {}
     try:
-        datetime.fromisoformat(train.get("finished") or "")
+        datetime.fromisoformat(info["train"]["finished"] or "")
     except ValueError:
         return False
-    memory = info.get("peak_memory") or {}
-    return train.get("seconds") is not None and memory.get("resident_bytes") is not None
+    return info["train"]["seconds"] is not None and info["peak_memory"]["resident_bytes"] is not None
 
 
-def _is_there(info: Mapping[str, Any], target: Target, host: str) -> bool:
+def _is_there(info: RunInfo, target: Target, host: str) -> bool:
     machine = info["machine"]
-    return is_device(machine["gpu"], target) and (not target.is_cpu or machine.get("host") == host)
+    return is_device(machine["gpu"], target) and (not target.is_cpu or machine["host"] == host)
 
 
-def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
+def is_device(gpu: Gpu | None, target: Target) -> bool:
     """Tell whether ``gpu`` (None, or without a name: a CPU) is the target's kind of device."""
-    name = (gpu or {}).get("name")
+    name = gpu["name"] if gpu else None
     if not name or target.is_cpu:
         return not name and target.is_cpu
     return " ".join(name.lower().split()) in {name.lower() for name in target.hardware.names}
 
 
-def measured_run(
-    folder: Path, info: Mapping[str, Any], plan: Mapping[str, Any], flops: float | None, gpus: int
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """What one earlier run measured, in the units of ``Measurement``."""
+
+    name: str
+    finished: datetime
+    rate: float
+    start_seconds: float
+    save_seconds: float | None
+    evaluation_rate: float | None
+    memory_gb: float
+
+
+def measured_run(folder: Path, info: RunInfo, plan: PastPlan, flops: float | None, gpus: int) -> list[PastRun]:
     """Return a list with a run's measurement, its throughput scaled to ``flops`` per token; empty for a short run."""
-    seconds = info.get("seconds") or {}
-    training = (seconds.get("compute") or 0.0) + (seconds.get("data") or 0.0)
-    if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):
+    seconds, train, memory = info["seconds"], info["train"], info["peak_memory"]
+    training = (seconds["compute"] or 0.0) + (seconds["data"] or 0.0)
+    if training < SHORTEST_SECONDS or not info["tokens_this_time"]:
         return []
-    theirs = (plan.get("rate") or {}).get("flops_per_token")
+    theirs = plan["rate"]["flops_per_token"]
     # Runs of one kind reach about the same FLOP/s, so the tokens per second follow the FLOPs per token.
     correction = theirs / flops if theirs and flops else 1.0
-    spent = training + (seconds.get("evaluation") or 0.0) + (seconds.get("checkpoint") or 0.0)
-    memory = info["peak_memory"]
+    spent = training + (seconds["evaluation"] or 0.0) + (seconds["checkpoint"] or 0.0)
     # torch counts what it allocates; the driver's context takes memory of the card besides.
-    on_gpu = memory["gpu_bytes"] / 1e9 + CONTEXT_GB["cuda"] if memory.get("gpu_bytes") else None
+    on_gpu = memory["gpu_bytes"] / 1e9 + CONTEXT_GB["cuda"] if memory["gpu_bytes"] else None
     return [
-        {
-            "name": f"{folder.parent.name}/{folder.name}",
-            "finished": datetime.fromisoformat(info["train"]["finished"]),
-            "rate": info["tokens_this_time"] / training / gpus * correction,
-            "start": max(info["train"]["seconds"] - spent, 0.0),
-            "save": (info.get("checkpoints") or {}).get("seconds_per_checkpoint"),
-            "evaluation": _evaluation_rate(plan, seconds.get("evaluation")),
-            "memory": on_gpu or memory["resident_bytes"] / 1e9,
-        }
+        PastRun(
+            name=f"{folder.parent.name}/{folder.name}",
+            finished=datetime.fromisoformat(train["finished"] or ""),
+            rate=info["tokens_this_time"] / training / gpus * correction,
+            start_seconds=max((train["seconds"] or 0.0) - spent, 0.0),
+            save_seconds=info["checkpoints"]["seconds_per_checkpoint"],
+            evaluation_rate=_evaluation_rate(plan, seconds["evaluation"]),
+            memory_gb=on_gpu or (memory["resident_bytes"] or 0) / 1e9,
+        )
     ]
 
 
-def _evaluation_rate(plan: Mapping[str, Any], seconds: float | None) -> float | None:
+def _evaluation_rate(plan: PastPlan, seconds: float | None) -> float | None:
     """Return the held-out tokens per second of a run; None without evaluations during training."""
-    times = (plan.get("overheads") or {}).get("evaluations") or 0
-    tokens = ((plan.get("work") or {}).get("eval_tokens") or 0) * times
+    tokens = (plan["work"]["eval_tokens"] or 0) * (plan["overheads"]["evaluations"] or 0)
     return tokens / seconds if tokens and seconds else None
 
 
-def _together(runs: list[dict[str, Any]]) -> Measurement:
-    rates, names = [run["rate"] for run in runs], [run["name"] for run in runs]
-    saves, evaluations = ([run[name] for run in runs if run[name] is not None] for name in ("save", "evaluation"))
+def _together(runs: list[PastRun]) -> Measurement:
+    rates, names = [run.rate for run in runs], [run.name for run in runs]
+    saves = [run.save_seconds for run in runs if run.save_seconds is not None]
+    evaluations = [run.evaluation_rate for run in runs if run.evaluation_rate is not None]
     return Measurement(
         tokens_per_second=median(rates),
         slowest=min(rates),
         fastest=max(rates),
-        start_seconds=median(run["start"] for run in runs),
+        start_seconds=median(run.start_seconds for run in runs),
         save_seconds=median(saves) if saves else None,
         evaluation_rate=median(evaluations) if evaluations else None,
         # The largest of the runs, whereas times are medians: running out of memory costs the run, a slow step only
         # time.
-        memory_gb=max(run["memory"] for run in runs),
-        finished=runs[-1]["finished"],
+        memory_gb=max(run.memory_gb for run in runs),
+        finished=runs[-1].finished,
         source=f"measured by {names[0]}" if len(names) == 1 else f"median of {', '.join(names)}",
     )
 

@@ -1,11 +1,11 @@
 """Records of probes, and the device, model, rows and settings that they apply to."""
 
-import json
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.errors import DataError
+from snaketune.facts.probe_facts import PROBE, Autotune, ProbeRecord
 from snaketune.plan.costs.past_runs import Measurement, is_device
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB
@@ -18,7 +18,7 @@ NOISY = 0.2
 """Spread of the repeats above which other work must have disturbed the probe: it is not reused for other runs."""
 
 
-def noise(record: Mapping[str, Any] | None) -> str:
+def noise(record: ProbeRecord | None) -> str:
     """Return a sentence about a probe whose repeats differ too much, else an empty string."""
     if not record or record["probe"]["spread"] <= NOISY:
         return ""
@@ -33,28 +33,43 @@ def probe_path(results: Path, identity: str) -> Path:
     return results / PROBE_FOLDER / f"{identity}.json"
 
 
-def kept_probe(own: Path) -> dict[str, Any] | None:
-    """Return the probe that a run was planned with before; None without one."""
+def read_probe(path: Path) -> ProbeRecord | None:
+    """Return the record of a probe; None if it is missing, damaged or of another version, and has to be made again."""
     try:
-        found: dict[str, Any] | None = json.loads((own / "probe.json").read_bytes())
-        return found
-    except (FileNotFoundError, ValueError):
+        return PROBE.read(path)
+    except DataError:
         return None
 
 
-def probe_block(record: Mapping[str, Any] | None) -> dict[str, Any]:
+def kept_probe(own: Path) -> ProbeRecord | None:
+    """Return the probe that a run was planned with before; None without one."""
+    return read_probe(own / "probe.json")
+
+
+def probe_block(record: ProbeRecord | None) -> dict[str, Any]:
     """Return the entries of plan.json on the probe and on autotuning; None without them."""
     if not record:
         return {"probe": None, "autotune": None}
-    names = ("tokens_per_second", "spread", "rates", "peak_memory_bytes", "save_seconds", "start_seconds")
-    block = {name: record["probe"][name] for name in names} | {"steps": record["probe"]["measured_steps"]}
-    block |= {name: record[name] for name in ("identity", "measured_at", "load", "origin")}
-    if answers := record["probe"].get("answers"):
+    found = record["probe"]
+    block: dict[str, Any] = {
+        "identity": record["identity"],
+        "measured_at": record["measured_at"],
+        "load": record["load"],
+        "origin": record["origin"],
+        "tokens_per_second": found["tokens_per_second"],
+        "spread": found["spread"],
+        "rates": found["rates"],
+        "peak_memory_bytes": found["peak_memory_bytes"],
+        "save_seconds": found["save_seconds"],
+        "start_seconds": found["start_seconds"],
+        "steps": found["measured_steps"],
+    }
+    if answers := found["answers"]:
         block["answers"] = answers
     return {"probe": block, "autotune": record["autotune"]}
 
 
-def measurement_of(record: Mapping[str, Any] | None, target: Target) -> Measurement | None:
+def measurement_of(record: ProbeRecord | None, target: Target) -> Measurement | None:
     """Return a probe's measurement for the target device; None without a probe or if it ran on another device."""
     if not record or not is_device(record["machine"]["gpu"], target):
         return None
@@ -81,7 +96,7 @@ def newest(run: Measurement | None, probe: Measurement | None) -> Measurement | 
     return probe if probe.finished >= run.finished else run
 
 
-def describe_probe(record: Mapping[str, Any]) -> list[str]:
+def describe_probe(record: ProbeRecord) -> list[str]:
     """Format a probe as lines of text."""
     found = record["probe"]
     lines = [
@@ -89,7 +104,7 @@ def describe_probe(record: Mapping[str, Any]) -> list[str]:
         f" {found['spread']:.0%}), peak memory {found['peak_memory_bytes'] / 1e9:.2f} GB, a checkpoint takes"
         f" {found['save_seconds']:.2g} s; load of the machine before: {record['load']:.2g}."
     ]
-    if answers := found.get("answers"):
+    if answers := found["answers"]:
         lines.append(
             f"Generation: {answers['generation_share']:.0%} of the time, answers of {answers['answer_tokens']:.0f}"
             f" tokens to prompts of {answers['prompt_tokens']:.0f} (measured)."
@@ -97,7 +112,7 @@ def describe_probe(record: Mapping[str, Any]) -> list[str]:
     return lines + (describe_tuning(record["autotune"]) if record["autotune"] else [])
 
 
-def describe_tuning(tuned: Mapping[str, Any]) -> list[str]:
+def describe_tuning(tuned: Autotune) -> list[str]:
     """Return the result of autotuning in one sentence: what to change, or that nothing is faster."""
     measured = sum(row["verdict"] == "measured" for row in tuned["candidates"])
     tried = f"{measured} of {len(tuned['candidates'])} equivalent settings were measured"

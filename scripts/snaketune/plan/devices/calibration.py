@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from snaketune.plan.costs.past_runs import NEWEST, finished_runs, measured_run
+from snaketune.plan.costs.past_runs import NEWEST, PastRun, finished_runs, measured_run
 from snaketune.plan.devices.target import Target
 
 EQUAL_SETTINGS = ("model.quantization", "adapter.type", "train.method", "gpus")
@@ -42,21 +42,19 @@ def find_calibration(
         target: the device.
         host: this machine, which matters on a CPU.
     """
-    found = []
+    found: list[tuple[PastRun, float]] = []
     for folder, info, plan in finished_runs(results, target, host):
-        theirs, flops = plan.get("speed") or {}, plan["rate"].get("flops_per_token")
+        flops = plan["rate"]["flops_per_token"]
         # The run's own earlier result is a measurement, which find_measurement handles.
-        if folder == own or not flops or not _is_comparable(theirs, speed):
+        if folder == own or not flops or not _is_comparable(plan["speed"], speed):
             continue
-        found += [
-            run | {"reached": run["rate"] * flops} for run in measured_run(folder, info, plan, None, speed["gpus"])
-        ]
+        found += [(run, run.rate * flops) for run in measured_run(folder, info, plan, None, speed["gpus"])]
     # Only the newest: a driver or library update changes what a device reaches.
-    newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
+    newest = sorted(found, key=lambda one: one[0].finished)[-NEWEST:]
     if not newest:
         return None
-    reached = [run["reached"] for run in newest]
-    return Calibration(median(reached), min(reached), max(reached), tuple(run["name"] for run in newest))
+    reached = [flops for _, flops in newest]
+    return Calibration(median(reached), min(reached), max(reached), tuple(run.name for run, _ in newest))
 
 
 def _is_comparable(theirs: Mapping[str, Any], speed: Mapping[str, Any]) -> bool:

@@ -8,9 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.canonical import digest_of
+from snaketune.facts.data_facts import DATA_IDENTITY, PACKING, STAGED, TOKENS, Packing, StagedSources, Tokens
 from snaketune.facts.measured import RUN_INFO, RunInfo
-from snaketune.facts.run_facts import HISTORY, RUN, RunBefore, StageTime
+from snaketune.facts.merge_facts import MERGED, Merged
+from snaketune.facts.model_facts import BASE_MODEL, BaseModel
+from snaketune.facts.run_facts import HISTORY, RESOLVED, RUN, Digests, ResolvedConfig, RunBefore, StageTime
+from snaketune.facts.training_facts import TRAINED, Trained
 from snaketune.report import units
 from snaketune.report.compare.comparison import NOT_SET, hours
 from snaketune.report.report_facts import RunPageFacts
@@ -22,7 +26,7 @@ from snaketune.workflow.stage_table import TABLE
 TITLES = {stage.name: stage.title for stage in TABLE if stage.title}
 
 
-def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[str, Any]]:
+def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[StageTime]:
     """Return when each stage ended, how long it took and whether it existed before this workflow began.
 
     Args:
@@ -34,18 +38,20 @@ def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[st
     """
     # The lock is written when a workflow starts: a stage that ended before it was reused.
     began = lock.stat().st_mtime if lock.is_file() else 0.0
-    return [{"stage": one["stage"], "id": one["id"], **_times(Path(one["benchmark"]), began)} for one in stages]
+    return [_time_of(one, began) for one in stages]
 
 
-def _times(benchmark: Path, began: float) -> dict[str, Any]:
+def _time_of(stage: Mapping[str, str], began: float) -> StageTime:
+    time: StageTime = {"stage": stage["stage"], "id": stage["id"], "seconds": None, "finished": None, "reused": None}
+    benchmark = Path(stage["benchmark"])
     try:
         header, values, *_ = benchmark.read_text(encoding="utf-8").splitlines()
         ended = benchmark.stat().st_mtime
     except (FileNotFoundError, ValueError):
-        return {"seconds": None, "finished": None, "reused": None}
+        return time
     noted = dict(zip(header.split("\t"), values.split("\t"), strict=False))
     finished = datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds")
-    return {"seconds": float(noted["s"]), "finished": finished, "reused": ended < began}
+    return {**time, "seconds": float(noted["s"]), "finished": finished, "reused": ended < began}
 
 
 def run_before(results: Path, folder: Path, info: RunInfo) -> RunBefore | None:
@@ -185,44 +191,66 @@ class Description(TypedDict):
     code: dict[str, str]
 
 
-def run_identity(cfg: Description, facts: dict[str, dict[str, Any]], merged: dict[str, Any] | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """The fact files of a run that its identity covers: ``data`` is the fingerprint of its tokens and their length.
+
+    ``merged`` is None where the run does not merge.
+    """
+
+    resolved: ResolvedConfig
+    data: str
+    stage: StagedSources
+    tokens: Tokens
+    rows: Packing
+    model: BaseModel
+    adapter: Trained
+    merged: Merged | None
+
+    def digests(self) -> Digests:
+        """Return the content digests; what another run made has its digest there, so that chains can be followed."""
+        model, merged, origins = self.model, self.merged, self.adapter["origins"]
+        found: Digests = {
+            "data": self.data,
+            "rows": digest_of(self.rows["files"]),
+            "tokenizer": model["tokenizer_digest"],
+            "chat_template": self.tokens["files"]["chat_template.jinja"]["digest"],
+            "base_model": model["weights_digest"],
+            "adapter": digest_of(self.adapter["files"]),
+            "merged": digest_of(merged["files"]) if merged and merged["files"] else None,
+        }
+        if base_run := model["merged_digest"]:
+            found["base_run"] = base_run
+        if start := origins.get("adapter"):
+            found["start_adapter"] = start
+        return found
+
+
+def run_identity(cfg: Description, facts: MadeFrom) -> dict[str, Any]:
     """Return the identity of a run: what it was made from, with one fingerprint over all of it.
 
     Args:
         cfg: ``run``, ``id``, ``stages`` (configuration slice of each stage) and ``code`` (digest of each stage's code).
-        facts: the fact files ``resolved``, ``rightsize``, ``stage``, ``tokens``, ``rows``, ``model`` and ``adapter``.
-        merged: the facts of the merge, or None when the run does not merge.
+        facts: the fact files.
     """
-    model, resolved = facts["model"], facts["resolved"]
-    digests = {
-        "data": facts["rightsize"]["fingerprint"],
-        "rows": digest_of(facts["rows"]["files"]),
-        "tokenizer": model["tokenizer_digest"],
-        "chat_template": facts["tokens"]["files"]["chat_template.jinja"]["digest"],
-        "base_model": model["weights_digest"],
-        "adapter": digest_of(facts["adapter"]["files"]),
-        "merged": digest_of(merged["files"]) if merged and merged["files"] else None,
-        "code": cfg["code"],
-    }
-    # What another run made is called as it is there, so that a chain of runs can be followed.
-    earlier = {"base_run": model.get("merged_digest"), "start_adapter": facts["adapter"]["origins"].get("adapter")}
-    digests |= {name: digest for name, digest in earlier.items() if digest}
-    versions = {"python": platform.python_version(), **facts["adapter"]["versions"]}
+    resolved, adapter, sources = facts.resolved, facts.adapter, facts.stage["sources"]
+    digests: Digests = {**facts.digests(), "code": cfg["code"]}
+    versions = {"python": platform.python_version(), **adapter["versions"]}
     identity = {
         "stages": cfg["stages"],
         "digests": digests,
         "versions": versions,
-        "sources": [s["digest"] for s in facts["stage"]["sources"]],
+        "sources": [source["digest"] for source in sources],
     }
     return {
-        **({"earlier": resolved["earlier"]} if resolved.get("earlier") else {}),
+        **({"earlier": resolved["earlier"]} if resolved["earlier"] else {}),
         "run": cfg["run"],
         "id": cfg["id"],
         "fingerprint": digest_of(identity),
-        "training_fingerprint": facts["adapter"]["fingerprint"],
+        "training_fingerprint": adapter["fingerprint"],
         "config": resolved["config"],
         "digests": digests,
-        "sources": facts["stage"]["sources"],
+        "sources": sources,
         "versions": versions,
         "seeds": {name: resolved["config"][name]["value"] for name in ("train.seed", "split.seed")},
         "notes": resolved["notes"],
@@ -252,9 +280,17 @@ class DescriptionJob:
 
 def describe_run(job: DescriptionJob) -> None:
     """Write run.json from the fact files and the resolved configuration, and history.json from the earlier runs."""
-    names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter")
-    facts = {name: read_json(getattr(job, name)) for name in names}
-    merged, settings = read_json(job.merged) if job.merged else None, job.settings
+    settings = job.settings
+    facts = MadeFrom(
+        resolved=RESOLVED.read(job.resolved),
+        data=DATA_IDENTITY.read(job.rightsize)["fingerprint"],
+        stage=STAGED.read(job.stage),
+        tokens=TOKENS.read(job.tokens),
+        rows=PACKING.read(job.rows),
+        model=BASE_MODEL.read(job.model),
+        adapter=TRAINED.read(job.adapter),
+        merged=MERGED.read(job.merged) if job.merged else None,
+    )
     before = run_before(Path(settings["results"]), job.output.parent, RUN_INFO.read(job.info))
     HISTORY.write(job.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
-    RUN.write(job.output, run_identity(job.cfg, facts, merged))
+    RUN.write(job.output, run_identity(job.cfg, facts))

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from snaketune.core.canonical import read_json
+from snaketune.facts.data_facts import DATA_IDENTITY, PACKING
+from snaketune.facts.model_facts import BASE_MODEL
 from snaketune.facts.plan_facts import planned_steps
 from snaketune.facts.training_facts import TRAINED
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
@@ -126,6 +127,6 @@ def identity_of(found: Mapping[str, Any]) -> str | None:
     wanted = [*(found[name] for name in ("rightsize", "rows", "model", "start") if found[name]), *rewards.values()]
     if not all(Path(path).is_file() for path in wanted):
         return None
-    rightsize, rows, model = (read_json(found[name]) for name in ("rightsize", "rows", "model"))
-    digests = find_origins(model, found["start"], rewards).digests
-    return fingerprint(found["training"], rightsize, rows, digests, versions(orjson.loads(found["training"])["cfg"]))
+    data, rows = DATA_IDENTITY.read(found["rightsize"]), PACKING.read(found["rows"])
+    digests = find_origins(BASE_MODEL.read(found["model"]), found["start"], rewards).digests
+    return fingerprint(found["training"], data, rows, digests, versions(orjson.loads(found["training"])["cfg"]))

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError, TrainingError
-from snaketune.core.manifest import read_manifest
+from snaketune.facts.merge_facts import MERGED
+from snaketune.facts.model_facts import BaseModel
+from snaketune.facts.training_facts import TRAINED
 from snaketune.train.checkpoints.weight_publishing import WEIGHTS
 
 NO_REWARDS: Mapping[str, Path] = {}
@@ -21,7 +22,7 @@ class Origins:
     start: Path | None
 
 
-def find_origins(model: dict[str, Any], start: str | Path | None, rewards: Mapping[str, Path] = NO_REWARDS) -> Origins:
+def find_origins(model: BaseModel, start: str | Path | None, rewards: Mapping[str, Path] = NO_REWARDS) -> Origins:
     """Return what a training starts from.
 
     Args:
@@ -42,7 +43,7 @@ def find_origins(model: dict[str, Any], start: str | Path | None, rewards: Mappi
     digests |= {name: _digest_of_merge(name, path) for name, path in rewards.items()}
     if not start:
         return Origins(digests, None)
-    digests["adapter"] = digest_of(read_manifest(start)["files"])
+    digests["adapter"] = digest_of(TRAINED.read_manifest(start)["files"])
     return Origins(digests, Path(start).parent / "adapter" / WEIGHTS)
 
 
@@ -53,7 +54,7 @@ def _digest_of_merge(name: str, path: Path) -> str:
         TrainingError: if the merge was refused.
         DataError: if a file of it is damaged.
     """
-    facts = read_manifest(path)
+    facts = MERGED.read_manifest(path)
     if not facts["files"]:
         raise TrainingError(f"train.grpo.rewards: {name}: this run has no merged model: correct its merge first.")
     return digest_of(facts["files"])

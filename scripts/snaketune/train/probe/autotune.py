@@ -5,11 +5,12 @@ valid result, and the winner has to be faster by more than the spread of the rep
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from snaketune.core.errors import PlanError
+from snaketune.facts.probe_facts import Autotune, CandidateRow, CandidateSetting
 from snaketune.plan.candidates import LEVELS, Candidate, advice, row_choices, worker_choices
 from snaketune.plan.memory.fitting import MARGIN
 from snaketune.plan.memory.memory import memory_plan
@@ -28,7 +29,7 @@ MemoryOf = Callable[[Candidate], float | None]
 
 def autotune(
     inputs: ProbeInputs, cfg: TrainingSlice, settings: Operational, found: Probe, max_seconds: float
-) -> dict[str, Any]:
+) -> Autotune:
     """Return all candidates with their measurements, and what to change in the configuration.
 
     Args:
@@ -68,8 +69,7 @@ def autotune(
 
     cores, is_cpu, splits = os.cpu_count() or 1, find_device().is_cpu, not train["optimizer_in_backward"]
     rows = search_candidates(current, measure, needs_of(inputs, cfg), there, cores, is_cpu, splits)
-    measured = [row for row in rows if row["tokens_per_second"]]
-    best = max(measured, key=lambda row: row["tokens_per_second"])
+    best = _fastest(rows)
     return {
         "candidates": rows,
         "current": 0,
@@ -87,7 +87,7 @@ def search_candidates(
     cores: int,
     is_cpu: bool,
     splits: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[CandidateRow]:
     """Return a row for every candidate considered, the configured one first.
 
     For each micro-batch the least recomputation that fits; then other numbers of loader processes
@@ -115,25 +115,42 @@ def search_candidates(
             if candidate == current or rows[-1]["tokens_per_second"]:
                 break
     # Loader processes last, with the fastest setting only: with every micro-batch the probes would multiply.
-    fastest = max((row for row in rows if row["tokens_per_second"]), key=lambda row: row["tokens_per_second"])
+    fastest = _fastest(rows)
     for workers in worker_choices(current.workers, cores):
         if workers != current.workers:
-            rows.append(_try(Candidate(**{**fastest["setting"], "workers": workers}), measure, needs, memory_gb))
+            rows.append(_try(_with_workers(fastest["setting"], workers), measure, needs, memory_gb))
     return rows
 
 
-def _try(candidate: Candidate, measure: Measure, needs: MemoryOf, memory_gb: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"setting": candidate.facts(), "keys": candidate.keys(), "planned_gb": needs(candidate)}
-    row |= {"tokens_per_second": None, "spread": None, "memory_gb": None, "origin": "estimated"}
+def _with_workers(setting: CandidateSetting, workers: int) -> Candidate:
+    return Candidate(setting["micro_batch"], setting["accumulation"], setting["checkpoint_every"], workers)
+
+
+def _fastest(rows: Iterable[CandidateRow]) -> CandidateRow:
+    return max((row for row in rows if row["tokens_per_second"]), key=lambda row: row["tokens_per_second"] or 0.0)
+
+
+def _try(candidate: Candidate, measure: Measure, needs: MemoryOf, memory_gb: float) -> CandidateRow:
+    row: CandidateRow = {
+        "setting": candidate.facts(),
+        "keys": candidate.keys(),
+        "planned_gb": needs(candidate),
+        "tokens_per_second": None,
+        "spread": None,
+        "memory_gb": None,
+        "origin": "estimated",
+        "verdict": "predicted not to fit",
+    }
     # Only what exceeds the device even if the plan is too high by its error is left out; the rest is tried.
     if row["planned_gb"] is not None and row["planned_gb"] * (1 - MARGIN) > memory_gb:
-        return row | {"verdict": "predicted not to fit"}
+        return row
+    row["origin"] = "measured"
     try:
         found = measure(candidate)
     except MemoryExhaustedError:
-        return row | {"verdict": "ran out of memory", "origin": "measured"}
-    facts = {"tokens_per_second": found.tokens_per_second, "spread": found.spread, "origin": "measured"}
-    return row | facts | {"memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}
+        return {**row, "verdict": "ran out of memory"}
+    row |= {"tokens_per_second": found.tokens_per_second, "spread": found.spread}
+    return {**row, "memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}
 
 
 def needs_of(inputs: ProbeInputs, cfg: TrainingSlice) -> MemoryOf:

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import torch
 
-from snaketune.core.atomic import write_json
-from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.canonical import digest_of
 from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.facts.data_facts import PACKING
-from snaketune.facts.model_facts import BASE_MODEL
-from snaketune.plan.costs.probed import describe_probe, noise, probe_path
+from snaketune.facts.data_facts import PACKING, Packing
+from snaketune.facts.model_facts import BASE_MODEL, BaseModel
+from snaketune.facts.probe_facts import PROBE, ProbeRecord
+from snaketune.plan.costs.probed import describe_probe, noise, probe_path, read_probe
 from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import ProbeSlice, TrainingSlice
 from snaketune.train.monitoring import provenance
@@ -62,9 +62,9 @@ class ProbeRequest:
     cfg: TrainingSlice
     """The ``train``, ``adapter`` and ``model`` sections."""
     settings: Operational
-    model: Mapping[str, Any]
+    model: BaseModel
     model_folder: Path
-    pack: Mapping[str, Any]
+    pack: Packing
     rows_folder: Path
     results: Path
     scratch: Path
@@ -73,31 +73,17 @@ class ProbeRequest:
     """Whether equivalent settings are measured as well."""
 
 
-def probe_of(request: ProbeRequest) -> dict[str, Any]:
-    """Return the record of a probe for this run on this machine; it is kept under the results folder.
-
-    Returns:
-        ``identity``, ``measured_at``, ``machine``, ``load`` (of the machine before), ``probe`` and ``autotune`` (None
-        unless asked for).
-    """
+def probe_of(request: ProbeRequest) -> ProbeRecord:
+    """Return the record of a probe for this run on this machine; it is kept under the results folder."""
     found = versions(request.cfg)
     identity = probe_identity(request.cfg, request.settings, request.model, request.pack, this_device(), found)
     path = probe_path(request.results, identity)
-    record = _recall(path, identity)
-    if record and (record["autotune"] or not request.tunes):
+    record = read_probe(path)
+    if record and record["identity"] == identity and not noise(record) and (record["autotune"] or not request.tunes):
         print(f"Already measured on {record['measured_at']}: {path}", flush=True)
         return record
-    record = _measure(request, identity, found)
-    write_json(path, record)
-    return record
-
-
-def _recall(path: Path, identity: str) -> dict[str, Any] | None:
-    try:
-        record = read_json(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if record.get("identity") == identity and not noise(record) else None
+    PROBE.write(path, _measure(request, identity, found))
+    return PROBE.read(path)
 
 
 def _measure(request: ProbeRequest, identity: str, found: Mapping[str, str]) -> dict[str, Any]:
@@ -143,8 +129,8 @@ def this_device() -> dict[str, Any]:
 def probe_identity(
     cfg: TrainingSlice,
     settings: Operational,
-    model: Mapping[str, Any],
-    rows: Mapping[str, Any],
+    model: BaseModel,
+    rows: Packing,
     device: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> str:
@@ -204,5 +190,5 @@ def probe_run(job: ProbeJob) -> None:
     )
     for line in describe_probe(record):
         print(line, flush=True)
-    write_json(job.output, record)
+    PROBE.write(job.output, record)
     lock.close()
