@@ -30,7 +30,7 @@ OTHER_CONFIG = (
 # Modules of every stage: one that is needed by all, and one or two of each.
 MODULES = (
     "core/atomic.py",
-    "data/records/reading.py",
+    "data/records/record_reader.py",
     "data/similarity/dedupe.py",
     "data/split/splitting.py",
     "data/tokens/tokenizing.py",

@@ -21,7 +21,7 @@ from snaketune.workflow.snakemake_internals import lighten, operational
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PRESETS = SCRIPTS.parent / "config" / "presets"
 # What only jobs need: arrays, tables and everything that reads or tokenises.
-HEAVY = ("numpy", "pandas", "pyarrow", "torch", "transformers", "tokenizers", "snaketune.data.records.reading")
+HEAVY = ("numpy", "pandas", "pyarrow", "torch", "transformers", "tokenizers", "snaketune.data.records.record_reader")
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_a_byte_order_mark_may_come_first(tmp_path, kind, encoding):
 
 @pytest.mark.parametrize("kind", ["array", "pretty objects", "csv", "parquet", "arrow file"])
 def test_several_processes_give_the_same_bytes(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("snaketune.data.records.reading.processes_for", lambda sources, threads: threads)
+    monkeypatch.setattr("snaketune.data.records.record_reader.processes_for", lambda sources, threads: threads)
     one = read(tmp_path, source(tmp_path / "x", CONTAINERS[kind] if kind != "csv" else as_csv(PAIRS)))
     two = read(tmp_path, source(tmp_path / "x"), threads=2)
     assert (one.records, one.facts) == (two.records, two.facts)

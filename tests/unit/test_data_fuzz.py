@@ -240,7 +240,7 @@ def test_a_long_line_is_a_record_with_its_exact_text(tmp_path):
 
 
 def test_the_same_lines_in_three_processes_are_the_same_bytes(tmp_path, fuzz, monkeypatch):
-    monkeypatch.setattr("snaketune.data.records.reading.BYTES_PER_PROCESS", 1 << 20)
+    monkeypatch.setattr("snaketune.data.records.record_reader.BYTES_PER_PROCESS", 1 << 20)
     given, made = source(tmp_path / "x.jsonl", b"\n".join(fuzz)), []
     for threads in (1, 3):
         read(tmp_path, given, format="messages", max_bad_fraction=1.0, threads=threads)

@@ -366,7 +366,7 @@ def outputs(folder):
 
 
 def test_any_number_of_processes_writes_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("snaketune.data.records.reading.BYTES_PER_PROCESS", 1 << 16)
+    monkeypatch.setattr("snaketune.data.records.record_reader.BYTES_PER_PROCESS", 1 << 16)
     rng = random.Random(0)
     plain = b"\xef\xbb\xbf" + b"\n".join(
         rng.choice([PAIR, b"", b"oops", b'{"k%d":1}' % (n % 7), b'{"prompt":"%d","completion":"' % n + b"x" * rng.randrange(4000) + b'"}'])  # noqa: E501
@@ -387,7 +387,7 @@ def test_any_number_of_processes_writes_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_an_error_of_one_process_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("snaketune.data.records.reading.BYTES_PER_PROCESS", 1000)
+    monkeypatch.setattr("snaketune.data.records.record_reader.BYTES_PER_PROCESS", 1000)
     good = source(tmp_path / "a.jsonl", (PAIR + b"\n") * 1000)
     cut = source(tmp_path / "b.jsonl.gz", gzip.compress((PAIR + b"\n") * 1000)[:-9])
     with pytest.raises(DataError, match=r"b\.jsonl\.gz: the compressed data are damaged"):

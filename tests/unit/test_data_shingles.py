@@ -7,16 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.data.similarity.shingles import (
-    WORD_BREAK,
-    ShingleRows,
-    batches,
-    jaccard,
-    kinds_of_characters,
-    shingled,
-    windows,
-    word_hashes,
-)
+from snaketune.data.similarity.shingles import ShingleRows, batches, jaccard, shingled
+from snaketune.data.similarity.word_hashing import WORD_BREAK, kinds_of_characters, windows, word_hashes
 
 ALPHABET = "ab  cé\n\u3000\u00a0漢字かナ한국กa\u0301\U00020000.,"
 SINGLE = re.compile(

@@ -10,8 +10,16 @@ from typing import Any, TypedDict
 from snaketune.ablate.ablation import Subject
 from snaketune.ablate.factors import GUIDES_LENGTH, AblationSituation
 from snaketune.ablate.layouts import DocumentSample, draw, lengths_to_compare
-from snaketune.facts.data_facts import PACKING, RIGHTSIZE, STAGED, TOKENS, Packing, Rightsize, Tokens
-from snaketune.facts.model_facts import BASE_MODEL, BaseModel
+from snaketune.facts.data_facts import (
+    COUNTED_ROWS,
+    DOCUMENT_LENGTHS,
+    ENCODING,
+    STAGED,
+    CountedRows,
+    DocumentLengths,
+    Encoding,
+)
+from snaketune.facts.model_facts import PREPARED_MODEL, PreparedModel
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
@@ -50,10 +58,10 @@ class AblationFiles:
     """Training records."""
     rows: Path
     """Packed training rows."""
-    model_facts: BaseModel
-    token_facts: Tokens
-    rightsize: Rightsize
-    pack: Packing
+    model_facts: PreparedModel
+    token_facts: Encoding
+    rightsize: DocumentLengths
+    pack: CountedRows
     sources: tuple[Path, ...]
     """Raw files; none for the built-in data."""
     copies: tuple[Path, ...]
@@ -171,10 +179,10 @@ def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> Abl
         tokens=Path(given.tokens).parent,
         records=Path(given.records),
         rows=Path(given.pack).with_name("train.arrow"),
-        model_facts=BASE_MODEL.read_manifest(given.model),
-        token_facts=TOKENS.read_manifest(given.tokens),
-        rightsize=RIGHTSIZE.read(given.rightsize),
-        pack=PACKING.read_manifest(given.pack),
+        model_facts=PREPARED_MODEL.read_manifest(given.model),
+        token_facts=ENCODING.read_manifest(given.tokens),
+        rightsize=DOCUMENT_LENGTHS.read(given.rightsize),
+        pack=COUNTED_ROWS.read_manifest(given.pack),
         sources=tuple(Path(source.path) for source in sources),
         copies=tuple(ensure_staged(sources, scratch, work, disks)),
     )

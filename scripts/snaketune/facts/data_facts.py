@@ -147,7 +147,7 @@ class Tokenizing(TokenizerBackend):
     """The facts of a tokenisation; an example has ``tokens``, and ``rejected`` where it is a pair."""
 
     vocab_size: int | None
-    pad_id: int
+    pad_id: int | None
     end_tokens: int | None
     date: str | None
     reasoning: str | None
@@ -159,6 +159,14 @@ class Tokens(Tokenizing):
     """The manifest of ``tokenize_records``."""
 
     files: dict[str, FileEntry]
+
+
+class Encoding(TypedDict):
+    """The part of the manifest of ``tokenize_records`` by which its tokens are used again."""
+
+    pad_id: int
+    engine: str | None
+    method: str | None
 
 
 class Rendering(TypedDict):
@@ -197,9 +205,9 @@ class PaddedTokens(TypedDict):
 class Lengths(LengthAccount, PaddedTokens):
     """The account of the training split, and the lengths that were chosen; coverages are fractions that fit in full."""
 
-    max_length: int
-    max_length_from: str
-    on_too_long: str
+    max_length: int | None
+    max_length_from: str | None
+    on_too_long: str | None
     model_context: int | None
     coverage_records: float | None
     coverage_tokens: float | None
@@ -233,9 +241,9 @@ class PackedSplit(TypedDict):
     Where pairs have margins, ``scored_pairs`` counts those with one above 0, and ``mean_margin`` is that of all.
     """
 
-    rows: int
-    documents: int
-    tokens: int
+    rows: int | None
+    documents: int | None
+    tokens: int | None
     trainable_tokens: int | None
     efficiency: float | None
     scored_pairs: NotRequired[int]
@@ -254,8 +262,45 @@ class Packing(TypedDict):
 
     files: dict[str, FileEntry]
     packing: bool | None
-    row_length: int
+    row_length: int | None
     splits: PackedSplits
+
+
+class CountedSplit(TypedDict):
+    """One split in rows, for jobs that compute with its size, which every manifest has."""
+
+    rows: int
+    documents: int
+    tokens: int
+    trainable_tokens: int | None
+
+
+class CountedSplits(TypedDict):
+    """Both of them, ``eval`` where something was held out."""
+
+    train: CountedSplit
+    eval: NotRequired[CountedSplit]
+
+
+class CountedRows(TypedDict):
+    """The part of the manifest of ``pack_rows`` that such jobs read."""
+
+    files: dict[str, FileEntry]
+    packing: bool | None
+    row_length: int
+    splits: CountedSplits
+
+
+class DocumentLengths(TypedDict):
+    """The part of rightsize.json that such jobs read."""
+
+    max_length: int
+    on_too_long: str
+    in_pieces: int | None
+    longest: int | None
+    model_context: int | None
+    fingerprint: str | None
+    histogram: list[LengthBin]
 
 
 STAGED = FactFile(StagedSources)
@@ -263,8 +308,11 @@ READING = FactFile(Reading)
 DEDUPLICATION = FactFile(Deduplication)
 SPLIT = FactFile(Split)
 TOKENS = FactFile(Tokens)
+ENCODING = FactFile(Encoding)
 RENDERING = FactFile(Rendering)
 RIGHTSIZE = FactFile(Rightsize)
 DATA_IDENTITY = FactFile(DataIdentity)
 CHOSEN_LENGTH = FactFile(ChosenLength)
+DOCUMENT_LENGTHS = FactFile(DocumentLengths)
 PACKING = FactFile(Packing)
+COUNTED_ROWS = FactFile(CountedRows)

@@ -13,7 +13,7 @@ class Nature(TypedDict, total=False):
     packing: bool | None
 
 
-class BaseModel(TypedDict):
+class ModelFacts(TypedDict):
     """Origin (``kind``: hub, folder, gguf, tiny or run) and description of a model; ``card``: what its card states."""
 
     kind: str
@@ -23,7 +23,6 @@ class BaseModel(TypedDict):
     commit: str | None
     files: dict[str, FileEntry]
     card: dict[str, Any]
-    parameters: int
     dtype: str | None
     quantization: str | None
     vocab_size: int | None
@@ -32,6 +31,18 @@ class BaseModel(TypedDict):
     tokenizer_digest: str | None
     configuration_digest: NotRequired[str]
     merged_digest: str | None
+
+
+class BaseModel(ModelFacts):
+    """The manifest of a prepared model, for pages and cards."""
+
+    parameters: int | None
+
+
+class PreparedModel(ModelFacts):
+    """The same for jobs that compute with its size, which every manifest has."""
+
+    parameters: int
 
 
 class BaseWeights(TypedDict):
@@ -59,5 +70,6 @@ class Vocabulary(TypedDict):
 
 BASE_MODEL = FactFile(BaseModel)
 PREPARED_TOKENIZER = FactFile(PreparedTokenizer)
+PREPARED_MODEL = FactFile(PreparedModel)
 BASE_WEIGHTS = FactFile(BaseWeights)
 VOCABULARY = FactFile(Vocabulary)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.facts.data_facts import PACKING, RIGHTSIZE
-from snaketune.facts.model_facts import BASE_MODEL, BaseModel
+from snaketune.facts.data_facts import COUNTED_ROWS, DOCUMENT_LENGTHS
+from snaketune.facts.model_facts import PREPARED_MODEL, PreparedModel
 from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.probe_facts import PROBE
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
@@ -54,7 +54,7 @@ def plan_run(job: PlanJob) -> None:
 
 def _inputs(job: PlanJob) -> PlanInputs:
     # Of the model only the configuration is read, and of its weights, which may be large, the embedding.
-    folder, model = job.model.parent / "model", BASE_MODEL.read(job.model)
+    folder, model = job.model.parent / "model", PREPARED_MODEL.read(job.model)
     answers = _answers(job, model)
 
     def new_tokens() -> dict[str, int]:
@@ -65,8 +65,8 @@ def _inputs(job: PlanJob) -> PlanInputs:
     return PlanInputs(
         cfg=cast(PlanningSlice, {**job.cfg, "adapter": adapter}),
         settings=job.settings,
-        rightsize=RIGHTSIZE.read(job.rightsize),
-        pack=PACKING.read(job.pack),
+        rightsize=DOCUMENT_LENGTHS.read(job.rightsize),
+        pack=COUNTED_ROWS.read(job.pack),
         model=model,
         model_folder=folder,
         results=job.results,
@@ -80,7 +80,7 @@ def _inputs(job: PlanJob) -> PlanInputs:
     )
 
 
-def _answers(job: PlanJob, model: BaseModel) -> KeptAnswers | None:
+def _answers(job: PlanJob, model: PreparedModel) -> KeptAnswers | None:
     """Return the cached facts of a model, which save loading torch; None if it has its own code, which may change."""
     if job.work is None or job.cfg["model"]["trust_remote_code"]:
         return None

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from snaketune.facts.data_facts import Packing, Rightsize
-from snaketune.facts.model_facts import BaseModel
+from snaketune.facts.data_facts import CountedRows, DocumentLengths
+from snaketune.facts.model_facts import PreparedModel
 from snaketune.facts.plan_facts import Plan
 from snaketune.facts.probe_facts import ProbeRecord
 from snaketune.plan.advice.advice import PlanSituation, advise
@@ -71,9 +71,9 @@ class PlanInputs:
     cfg: PlanningSlice
     settings: Operational
     """Operational settings of training: when it saves."""
-    rightsize: Rightsize
-    pack: Packing
-    model: BaseModel
+    rightsize: DocumentLengths
+    pack: CountedRows
+    model: PreparedModel
     model_folder: Path
     results: Path
     own: Path

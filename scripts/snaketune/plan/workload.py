@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from snaketune.core.errors import PlanError
-from snaketune.facts.data_facts import LengthBin, Packing, Rightsize
-from snaketune.facts.model_facts import BaseModel
+from snaketune.facts.data_facts import CountedRows, DocumentLengths, LengthBin
+from snaketune.facts.model_facts import PreparedModel
 from snaketune.plan.advice.strategies import memory_per_gpu
 from snaketune.plan.cache import KeptAnswers, PreparedConfiguration
 from snaketune.plan.devices.target import Target
@@ -86,9 +86,9 @@ class Work:
 def read_work(
     cfg: PlanningSlice,
     folder: Path,
-    model: BaseModel,
-    rightsize: Rightsize,
-    pack: Packing,
+    model: PreparedModel,
+    rightsize: DocumentLengths,
+    pack: CountedRows,
     target: Target,
     answers: KeptAnswers | None = None,
     probe: Mapping[str, Any] | None = None,
@@ -193,7 +193,7 @@ def with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target:
     return replace(setting, checkpoint_every=choose_checkpointing(config, setting, target.memory_gb).checkpoint_every)
 
 
-def _fate(rightsize: Rightsize) -> str:
+def _fate(rightsize: DocumentLengths) -> str:
     """Return how documents longer than a row are handled, for :func:`squared_lengths`."""
     return "pieces" if rightsize.get("in_pieces") else rightsize["on_too_long"]
 

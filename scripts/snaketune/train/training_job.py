@@ -17,7 +17,7 @@ from snaketune.core.manifest import write_manifest
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.facts.data_facts import DATA_IDENTITY, PACKING, Packing
 from snaketune.facts.measured import RUN_INFO
-from snaketune.facts.model_facts import BASE_MODEL
+from snaketune.facts.model_facts import PREPARED_MODEL
 from snaketune.facts.plan_facts import PLAN_STOPS
 from snaketune.settings.operational import Operational
 from snaketune.settings.training_slices import TrainingSlice
@@ -79,7 +79,8 @@ def run_training(job: TrainingJob) -> None:
         take_cards(count // job.settings["num_nodes"] or 1)
     # Compiled kernels serve later runs, too; torch would keep them in a temporary folder.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work.absolute() / "compiled"))
-    clock, rows, model = provenance.Stopwatch(), PACKING.read_manifest(job.rows), BASE_MODEL.read_manifest(job.model)
+    clock = provenance.Stopwatch()
+    rows, model = PACKING.read_manifest(job.rows), PREPARED_MODEL.read_manifest(job.model)
     origins, found = find_origins(model, job.start, reward_models(job)), versions(job.cfg)
     identity = fingerprint(job.spec, DATA_IDENTITY.read(job.rightsize), rows, origins.digests, found)
     work = job.work / "runs" / identity

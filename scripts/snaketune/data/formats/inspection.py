@@ -10,8 +10,8 @@ import orjson
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
-from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import INSPECTED_SOURCES, ReadingPolicy
+from snaketune.data.records.record_reader import RecordReader
 from snaketune.storage.copy_targets import BUILTIN, NamedSource
 from snaketune.storage.object_storage import is_remote
 

@@ -13,8 +13,9 @@ from snaketune.core.manifest import write_manifest
 from snaketune.data.records.accounting import Layout, summary_of
 from snaketune.data.records.line_reading import BlockResult
 from snaketune.data.records.quarantine import Quarantine
-from snaketune.data.records.reading import RecordReader, processes_for, read_records, reading_bar
+from snaketune.data.records.reading import read_records
 from snaketune.data.records.reading_policy import ReadingPolicy, RecordLimits
+from snaketune.data.records.record_reader import RecordReader, processes_for, reading_bar
 from snaketune.data.records.shard_parts import Begun, Ended, Span, spans_of
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.sources.pieces import Chunk

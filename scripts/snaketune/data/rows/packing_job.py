@@ -12,7 +12,7 @@ from snaketune.data.rows.cutting import CutDocuments, Sizes, cut
 from snaketune.data.rows.packed_rows import write_rows
 from snaketune.data.rows.packing import one_per_row, pack, refuse_mixed_pairs, wants_packing
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.facts.data_facts import CHOSEN_LENGTH, TOKENS
+from snaketune.facts.data_facts import CHOSEN_LENGTH, ENCODING
 from snaketune.settings.data_slices import LengthSlice
 
 
@@ -36,7 +36,7 @@ def pack_splits(job: PackingJob) -> None:
     Raises:
         ConfigError: if pairs and other records are mixed in a way that cannot be packed.
     """
-    pad_id, sizes = TOKENS.read_manifest(job.tokens)["pad_id"], CHOSEN_LENGTH.read(job.rightsize)
+    pad_id, sizes = ENCODING.read_manifest(job.tokens)["pad_id"], CHOSEN_LENGTH.read(job.rightsize)
     settings = job.cfg["tokens"]
     row_length, packs = sizes["max_length"], wants_packing(settings["packing"], sizes["model_packs"])
     accounts = {}

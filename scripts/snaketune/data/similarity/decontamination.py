@@ -18,7 +18,8 @@ from snaketune.data.records.canonical_records import Range, RoleAndText, count_l
 from snaketune.data.similarity import hash_index
 from snaketune.data.similarity.evaluation_texts import EvaluationText
 from snaketune.data.similarity.hash_index import HashIndex
-from snaketune.data.similarity.shingles import BATCH_TEXTS, folded, windows, word_hashes
+from snaketune.data.similarity.shingles import BATCH_TEXTS
+from snaketune.data.similarity.word_hashing import folded, windows, word_hashes
 
 # 13-grams as in GPT-3 (Brown et al. 2020, appendix C); 8-grams as in Tülu 3 (Lambert et al. 2024).
 LONG_NGRAM, SHORT_NGRAM = 13, 8

@@ -15,8 +15,9 @@ import numpy as np
 from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, RoleAndText, read_turns
 from snaketune.data.similarity.bitmaps import BITMAP_WORDS, bitmaps
-from snaketune.data.similarity.shingles import ShingleRows, batches, constants, shingled_with_indentation
+from snaketune.data.similarity.shingles import ShingleRows, batches, shingled_with_indentation
 from snaketune.data.similarity.sorted_keys import HALF
+from snaketune.data.similarity.word_hashing import constants
 
 # The largest acceptable probability that the bands miss a pair exactly at the threshold; above it they miss far fewer.
 MISSED = 1e-3

@@ -68,7 +68,7 @@ def lengths_told(facts: Lengths, pairs: bool = False) -> list[str]:
         pairs: whether the records are pairs of answers, which cannot be truncated.
     """
     both = _both(facts)
-    limit = f"max_length of {facts['max_length']:,} tokens ({_decided(facts)})"
+    limit = f"max_length of {facts['max_length'] or 0:,} tokens ({_decided(facts)})"
     lines = []
     if count := both["in_pieces"]:
         lines.append(
@@ -104,7 +104,7 @@ def _decided(facts: Lengths) -> str:
         "context": "the model's context",
         "configuration": "tokens.max_length",
         "data": "taken from the training data",
-    }[facts["max_length_from"]]
+    }[str(facts["max_length_from"])]
 
 
 def _cure(facts: Lengths, pairs: bool) -> str:
@@ -114,7 +114,7 @@ def _cure(facts: Lengths, pairs: bool) -> str:
         "context": "choose a model with a longer context (model.name_or_path)",
         "configuration": "raise tokens.max_length",
         "data": "raise tokens.coverage or set tokens.max_length",
-    }[facts["max_length_from"]]
+    }[str(facts["max_length_from"])]
     return f"{larger}{truncate}, or give shorter records"
 
 

@@ -12,8 +12,8 @@ import orjson
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
-from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.data.records.record_reader import RecordReader
 from snaketune.settings.evaluate_section import EvaluateSection
 from snaketune.settings.evaluation_slices import EvaluationSlice
 from snaketune.storage.copy_targets import NamedSource

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.facts.data_facts import Packing
+from snaketune.facts.data_facts import CountedRows
 from snaketune.facts.measured import AnswerTimes
-from snaketune.facts.model_facts import BaseModel
+from snaketune.facts.model_facts import PreparedModel
 from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, DiskNeed, Forecast, forward_share
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work
@@ -33,7 +33,7 @@ class GenerationSpeed:
     source: str
 
 
-def answering_of(work: Work, target: Target, pack: Packing, timings: Sequence[AnswerTimes]) -> GenerationSpeed:
+def answering_of(work: Work, target: Target, pack: CountedRows, timings: Sequence[AnswerTimes]) -> GenerationSpeed:
     """Return the tuned model's generation speed on a device: measured by earlier runs of its size, else estimated.
 
     The estimate takes one answer at a time as bound by memory: every token reads every weight once. Batches are several
@@ -126,7 +126,7 @@ def _evaluation(
 
 
 def host_memory(
-    work: Work, target: Target, memory_gb: float | None, model: BaseModel, workers: int, ram_gb: float
+    work: Work, target: Target, memory_gb: float | None, model: PreparedModel, workers: int, ram_gb: float
 ) -> dict[str, Any]:
     """Return the host memory that a run needs: on a CPU that of training, else that of libraries and loading.
 

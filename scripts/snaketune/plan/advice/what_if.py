@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.facts.data_facts import Rightsize
+from snaketune.facts.data_facts import DocumentLengths
 from snaketune.plan.costs.budget import (
     RunInputs,
     annual_usd,
@@ -36,7 +36,7 @@ OWNERSHIP = (
 
 
 def sensitivity_table(
-    work: Work, seen: Forecast, rightsize: Rightsize, packs: bool, has_fp8: bool
+    work: Work, seen: Forecast, rightsize: DocumentLengths, packs: bool, has_fp8: bool
 ) -> list[dict[str, Any]]:
     """Return the effect of each single change on hours and dollars; only ratios of times if throughput is unknown.
 
@@ -69,7 +69,7 @@ def sensitivity_table(
 Changes = dict[str, tuple[dict[str, Any], str]]
 
 
-def _changes(work: Work, run: RunInputs, rightsize: Rightsize, packs: bool, has_fp8: bool) -> Changes:
+def _changes(work: Work, run: RunInputs, rightsize: DocumentLengths, packs: bool, has_fp8: bool) -> Changes:
     """Return the changed fields of the run's inputs by the name of the change, with its meaning for training."""
     rate, half = run.tokens_per_second, rightsize["max_length"] // 2
     share = tokens_up_to(rightsize["histogram"], half)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from snaketune.facts.data_facts import Packing
-from snaketune.facts.model_facts import BaseModel
+from snaketune.facts.data_facts import CountedRows
+from snaketune.facts.model_facts import PreparedModel
 from snaketune.plan.costs.budget import SECONDS_PER_HOUR, Budget, RunInputs, budget_of, disk_gb
 from snaketune.plan.costs.past_runs import Measurement
 from snaketune.plan.costs.throughput import Rate
@@ -148,8 +148,8 @@ def disk_needed(
     cfg: PlanningSlice,
     settings: Operational,
     work: Work,
-    model: BaseModel,
-    pack: Packing,
+    model: PreparedModel,
+    pack: CountedRows,
 ) -> DiskNeed:
     """Return the disk that a run needs: kept checkpoints and one being written, its results, what it reads."""
     width = STORED_WIDTH.get(model.get("dtype") or "", 2)

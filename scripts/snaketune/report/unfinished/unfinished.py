@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from snaketune.facts.data_facts import DATA_IDENTITY, PACKING
-from snaketune.facts.model_facts import BASE_MODEL
+from snaketune.facts.model_facts import PREPARED_MODEL
 from snaketune.facts.plan_facts import planned_steps
 from snaketune.facts.training_facts import TRAINED
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
@@ -128,5 +128,5 @@ def identity_of(found: Mapping[str, Any]) -> str | None:
     if not all(Path(path).is_file() for path in wanted):
         return None
     data, rows = DATA_IDENTITY.read(found["rightsize"]), PACKING.read(found["rows"])
-    digests = find_origins(BASE_MODEL.read(found["model"]), found["start"], rewards).digests
+    digests = find_origins(PREPARED_MODEL.read(found["model"]), found["start"], rewards).digests
     return fingerprint(found["training"], data, rows, digests, versions(orjson.loads(found["training"])["cfg"]))

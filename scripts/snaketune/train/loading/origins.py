@@ -7,7 +7,7 @@ from pathlib import Path
 from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.facts.merge_facts import MERGED
-from snaketune.facts.model_facts import BaseModel
+from snaketune.facts.model_facts import PreparedModel
 from snaketune.facts.training_facts import TRAINED
 from snaketune.train.checkpoints.weight_publishing import WEIGHTS
 
@@ -22,7 +22,7 @@ class Origins:
     start: Path | None
 
 
-def find_origins(model: BaseModel, start: str | Path | None, rewards: Mapping[str, Path] = NO_REWARDS) -> Origins:
+def find_origins(model: PreparedModel, start: str | Path | None, rewards: Mapping[str, Path] = NO_REWARDS) -> Origins:
     """Return what a training starts from.
 
     Args:

@@ -13,7 +13,7 @@ from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.facts.data_facts import PACKING, Packing
-from snaketune.facts.model_facts import BASE_MODEL, BaseModel
+from snaketune.facts.model_facts import PREPARED_MODEL, PreparedModel
 from snaketune.facts.probe_facts import PROBE, ProbeRecord
 from snaketune.plan.costs.probed import describe_probe, noise, probe_path, read_probe
 from snaketune.settings.operational import Operational
@@ -62,7 +62,7 @@ class ProbeRequest:
     cfg: TrainingSlice
     """The ``train``, ``adapter`` and ``model`` sections."""
     settings: Operational
-    model: BaseModel
+    model: PreparedModel
     model_folder: Path
     pack: Packing
     rows_folder: Path
@@ -129,7 +129,7 @@ def this_device() -> dict[str, Any]:
 def probe_identity(
     cfg: TrainingSlice,
     settings: Operational,
-    model: BaseModel,
+    model: PreparedModel,
     rows: Packing,
     device: Mapping[str, Any],
     versions: Mapping[str, str],
@@ -179,7 +179,7 @@ def probe_run(job: ProbeJob) -> None:
         ProbeRequest(
             cfg=job.cfg,
             settings=job.settings,
-            model=BASE_MODEL.read(job.model),
+            model=PREPARED_MODEL.read(job.model),
             model_folder=job.model.parent / "model",
             pack=PACKING.read(job.pack),
             rows_folder=job.pack.parent,
