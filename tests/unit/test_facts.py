@@ -7,13 +7,44 @@ import pytest
 from report_case import FILES, FOLDER
 
 from snaketune.core.errors import DataError
+from snaketune.facts.data_facts import STAGED
 from snaketune.facts.fact_files import FORMAT_KEY, FactFile
+from snaketune.facts.merge_facts import EXPORTED
 from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.plan_facts import PLAN
+from snaketune.facts.probe_facts import PROBE
 from snaketune.facts.shapes import ShapeError, shaped
+from snaketune.plan.costs.probed import kept_probe
 
 READ = {name: kind for name, kind in FACT_FILES.items() if name in FILES}
 WRONG = ("text", 7, True, ["a"], {"a": 1}, None)
+
+
+PROBED = {
+    "identity": "a1",
+    "measured_at": "2026-11-20T18:00:00+00:00",
+    "machine": {"host": "here", "gpu": None},
+    "load": 0.5,
+    "origin": "measured",
+    "probe": {
+        "tokens_per_second": 100.0,
+        "rates": [99.0, 100.0, 101.0],
+        "spread": 0.02,
+        "peak_memory_bytes": 10**9,
+        "save_seconds": 0.1,
+        "start_seconds": 2.0,
+        "evaluation_seconds": None,
+        "evaluation_tokens": 0,
+        "measured_steps": 6,
+    },
+    "autotune": None,
+}
+STAGED_SOURCES = {
+    "sources": [{"path": "a.jsonl", "bytes": 4, "digest": "d", "options": {"weight": 2.0}, "part": 1}],
+    "chunks": {"0": [[1, 0, 0, 1, "d"]]},
+}
+EXPORT = {"type": "q8_0", "bytes": 9, "checked": True, "mean_kl": 0.1, "merged_loss": 1.0, "exported_loss": 1.1}
+UNPAGED = {"probe": (PROBE, PROBED), "stage": (STAGED, STAGED_SOURCES), "gguf": (EXPORTED, EXPORT)}
 
 
 def places(value, path=()):
@@ -48,6 +79,33 @@ def test_any_wrong_part_is_read_or_refused_in_one_sentence(name):
                 assert str(error).startswith("x.json: ") and "delete it and run the same command" in str(error)
                 assert "\n" not in str(error) and len(str(error)) < 300
     assert refused
+
+
+@pytest.mark.parametrize("name", UNPAGED)
+def test_facts_that_no_page_shows_are_checked_as_well(name):
+    kind, document = UNPAGED[name]
+    assert kind.parse(document, "x.json") == document
+    refused = set()
+    for path in places(document):
+        for value in WRONG:
+            try:
+                kind.parse(with_part(document, path, value), "x.json")
+            except DataError as error:
+                refused.add(path)
+                assert str(error).startswith("x.json: ") and "\n" not in str(error)
+    assert {path for path in places(document) if len(path) == 1} <= refused
+
+
+def test_a_damaged_probe_or_one_of_another_version_is_measured_again(tmp_path):
+    path = tmp_path / "probe.json"
+    assert kept_probe(tmp_path) is None
+    PROBE.write(path, PROBED)
+    assert kept_probe(tmp_path) == {FORMAT_KEY: 1, **PROBED}
+    for changed in ({FORMAT_KEY: 2}, {"measured_at": "once"}, {"probe": {}}):
+        path.write_bytes(orjson.dumps({**PROBED, **changed}))
+        assert kept_probe(tmp_path) is None
+    path.write_text("{")
+    assert kept_probe(tmp_path) is None
 
 
 def test_the_sentence_has_place_value_and_fix():

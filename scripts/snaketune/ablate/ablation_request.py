@@ -10,16 +10,9 @@ from typing import Any, TypedDict
 from snaketune.ablate.ablation import Subject
 from snaketune.ablate.factors import GUIDES_LENGTH, AblationSituation
 from snaketune.ablate.layouts import DocumentSample, draw, lengths_to_compare
-from snaketune.facts.data_facts import (
-    COUNTED_ROWS,
-    DOCUMENT_LENGTHS,
-    ENCODING,
-    STAGED,
-    CountedRows,
-    DocumentLengths,
-    Encoding,
-)
+from snaketune.facts.data_facts import COUNTED_ROWS, DOCUMENT_LENGTHS, STAGED, CountedRows, DocumentLengths
 from snaketune.facts.model_facts import PREPARED_MODEL, PreparedModel
+from snaketune.facts.token_facts import ENCODING, Encoding
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work

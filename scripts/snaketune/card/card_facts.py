@@ -7,13 +7,14 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from snaketune.core.errors import DataError
-from snaketune.facts.data_facts import Deduplication, Packing, Reading, Rightsize, Split, Tokens
+from snaketune.facts.data_facts import Deduplication, Packing, Reading, Rightsize, Split
 from snaketune.facts.evaluation_facts import Evaluation
 from snaketune.facts.fact_files import REPAIR
 from snaketune.facts.merge_facts import Merged
 from snaketune.facts.model_facts import BaseModel
 from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.run_facts import RunIdentity
+from snaketune.facts.token_facts import Tokens
 from snaketune.facts.training_facts import Trained
 
 # Among the files of tokenising; empty for plain text.

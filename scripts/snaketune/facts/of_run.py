@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.facts.data_facts import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT, TOKENS
+from snaketune.facts.data_facts import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT
 from snaketune.facts.evaluation_facts import EVALUATION
 from snaketune.facts.fact_files import FactFile
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
@@ -10,6 +10,7 @@ from snaketune.facts.merge_facts import MERGED
 from snaketune.facts.model_facts import BASE_MODEL
 from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.run_facts import HISTORY, RUN
+from snaketune.facts.token_facts import TOKENS
 from snaketune.facts.training_facts import TRAINED
 
 FACT_FILES: dict[str, FactFile[Any]] = {

@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.outputs import changed_outputs
-from snaketune.facts.data_facts import (
-    Deduplication,
-    Packing,
-    Reading,
-    Rightsize,
-    Split,
-    Tokens,
-)
+from snaketune.facts.data_facts import Deduplication, Packing, Reading, Rightsize, Split
 from snaketune.facts.evaluation_facts import Evaluation
 from snaketune.facts.lines import MetricsLine, read_lines
 from snaketune.facts.measured import NOTHING_MEASURED, EvaluationInfo, RunInfo
@@ -22,6 +15,7 @@ from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.plan_facts import Plan
 from snaketune.facts.run_facts import History, RunIdentity
 from snaketune.facts.shapes import shaped
+from snaketune.facts.token_facts import Tokens
 from snaketune.facts.training_facts import Trained
 from snaketune.report.charts.curves import Curve, StepProgress, gather
 from snaketune.report.listed_records import (

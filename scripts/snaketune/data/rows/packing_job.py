@@ -12,7 +12,8 @@ from snaketune.data.rows.cutting import CutDocuments, Sizes, cut
 from snaketune.data.rows.packed_rows import write_rows
 from snaketune.data.rows.packing import one_per_row, pack, refuse_mixed_pairs, wants_packing
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.facts.data_facts import CHOSEN_LENGTH, ENCODING
+from snaketune.facts.data_facts import CHOSEN_LENGTH
+from snaketune.facts.token_facts import ENCODING
 from snaketune.settings.data_slices import LengthSlice
 
 

@@ -15,8 +15,9 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.rows.cutting import Pieces, Sizes, cut
 from snaketune.data.rows.packing import pack
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.facts.data_facts import RIGHTSIZE, TOKENS, LengthAccount, LengthBin, Lengths, PaddedTokens
+from snaketune.facts.data_facts import RIGHTSIZE, LengthAccount, LengthBin, Lengths, PaddedTokens
 from snaketune.facts.model_facts import PREPARED_TOKENIZER
+from snaketune.facts.token_facts import TOKENS
 from snaketune.settings.data_slices import LengthSlice
 
 HISTOGRAM_BINS = 48

@@ -5,7 +5,8 @@ from typing import cast
 
 from snaketune.core.errors import DataError
 from snaketune.data.rows.rightsizing import LengthPolicy
-from snaketune.facts.data_facts import Lengths, TokenizedSplits
+from snaketune.facts.data_facts import Lengths
+from snaketune.facts.token_facts import TokenizedSplits
 
 Counts = Mapping[str, int]
 

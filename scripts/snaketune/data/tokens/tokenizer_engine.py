@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from snaketune.data.tokens.tokenizer import TextTokenizer
-from snaketune.facts.data_facts import EngineComparison
+from snaketune.facts.token_facts import EngineComparison
 
 FUZZ_STRINGS = 2000
 GATE_BATCH = 500

@@ -30,7 +30,7 @@ from snaketune.data.tokens.token_store import writing_tokens
 from snaketune.data.tokens.tokenizer import text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import choose_engine, few_threads, load_engine
 from snaketune.data.tokens.tokenizing_account import SplitAccount
-from snaketune.facts.data_facts import (
+from snaketune.facts.token_facts import (
     PromptComparison,
     TokenizedExample,
     TokenizedSplits,
@@ -68,12 +68,7 @@ def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) ->
         gate = choose_engine(worker.tokenizer, [document.text for document in documents])
         encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer))
         method, segments = choose_method(documents, encoder)
-        facts: TokenizerBackend = {
-            "engine": gate.engine,
-            "engine_gate": gate.facts(),
-            "method": method,
-            "segments_gate": segments,
-        }
+        facts = TokenizerBackend(engine=gate.engine, engine_gate=gate.facts(), method=method, segments_gate=segments)
         if worker.template and recipe.assistant_only and any(document.answers for document in documents):
             encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
             facts["transformers_gate"] = _compared(recipe, worker, sample, encoder)

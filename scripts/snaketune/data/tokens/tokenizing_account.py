@@ -10,7 +10,7 @@ from snaketune.data.templates.examples import ENDED, LATER, UNMARKED
 from snaketune.data.tokens.chunk_tokenizing import ChunkResult
 from snaketune.data.tokens.left_out_records import reasons_text
 from snaketune.data.tokens.mask_audit import Audit
-from snaketune.facts.data_facts import TokenizedSplit, Tokenizing
+from snaketune.facts.token_facts import TokenizedSplit, Tokenizing
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from snaketune.data.conversations import reasoning
 from snaketune.data.conversations.tool_use import calls_for_template
 from snaketune.data.records.canonical_records import conversation_of
 from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
-from snaketune.facts.data_facts import RENDERING
+from snaketune.facts.token_facts import RENDERING
 from snaketune.model.stop_tokens import ids_as_list, turn_ends
 
 HELD_OUT_REQUESTS = "held-out requests"

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from snaketune.core.canonical import digest_of
-from snaketune.facts.data_facts import DATA_IDENTITY, PACKING, STAGED, TOKENS, Packing, StagedSources, Tokens
+from snaketune.facts.data_facts import DATA_IDENTITY, PACKING, STAGED, Packing, StagedSources
 from snaketune.facts.measured import RUN_INFO, RunInfo
 from snaketune.facts.merge_facts import MERGED, Merged
 from snaketune.facts.model_facts import BASE_MODEL, BaseModel
 from snaketune.facts.run_facts import HISTORY, RESOLVED, RUN, Digests, ResolvedConfig, RunBefore, StageTime
+from snaketune.facts.token_facts import TOKENS, Tokens
 from snaketune.facts.training_facts import TRAINED, Trained
 from snaketune.report import units
 from snaketune.report.compare.comparison import NOT_SET, hours

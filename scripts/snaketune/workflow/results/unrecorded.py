@@ -11,7 +11,7 @@ from typing import Any
 from snaketune.core.canonical import read_json
 from snaketune.core.digests import DigestCache
 from snaketune.core.outputs import has_record
-from snaketune.facts.data_facts import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT, TOKENS
+from snaketune.facts.data_facts import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT
 from snaketune.facts.evaluation_facts import EVALUATION
 from snaketune.facts.fact_files import FactFile
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
@@ -19,6 +19,7 @@ from snaketune.facts.merge_facts import MERGED
 from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.run_facts import HISTORY, RUN
 from snaketune.facts.shapes import ShapeError, shaped
+from snaketune.facts.token_facts import TOKENS
 from snaketune.facts.training_facts import TRAINED
 from snaketune.workflow.results.adopting import GROUPS
 from snaketune.workflow.results.provenance_notes import ResultDigests, drop_notes, proofs_in
