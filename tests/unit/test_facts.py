@@ -36,6 +36,7 @@ PROBED = {
         "evaluation_seconds": None,
         "evaluation_tokens": 0,
         "measured_steps": 6,
+        "answers": None,
     },
     "autotune": None,
 }
