@@ -64,7 +64,7 @@ def probe_block(record: ProbeRecord | None) -> dict[str, Any]:
         "start_seconds": found["start_seconds"],
         "steps": found["measured_steps"],
     }
-    if answers := found["answers"]:
+    if answers := found.get("answers"):
         block["answers"] = answers
     return {"probe": block, "autotune": record["autotune"]}
 
@@ -104,7 +104,7 @@ def describe_probe(record: ProbeRecord) -> list[str]:
         f" {found['spread']:.0%}), peak memory {found['peak_memory_bytes'] / 1e9:.2f} GB, a checkpoint takes"
         f" {found['save_seconds']:.2g} s; load of the machine before: {record['load']:.2g}."
     ]
-    if answers := found["answers"]:
+    if answers := found.get("answers"):
         lines.append(
             f"Generation: {answers['generation_share']:.0%} of the time, answers of {answers['answer_tokens']:.0f}"
             f" tokens to prompts of {answers['prompt_tokens']:.0f} (measured)."
