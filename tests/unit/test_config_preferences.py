@@ -41,6 +41,7 @@ def test_what_is_left_of_the_section_makes_the_loss(tmp_path):
         ("kto", {"tokens": {"on_too_long": "truncate"}}, "truncated answers cannot be compared"),
         ("orpo", {"tokens": {"assistant_only_loss": False}}, "only the answers are compared"),
         ("kto", {"train": {"strategy": "ddp"}, "plan": {"num_gpus": 2}}, "supports one GPU only"),
+        ("orpo", {"plan": {"num_gpus": 2}}, r"set train\.strategy to single and plan\.num_gpus to 1"),
         (
             "kto",
             {"train": {"eval_steps": 5, "load_best_model_at_end": True, "metric_for_best_model": "reward_accuracy"}},

@@ -125,6 +125,11 @@ def _check_strategy(run: ResolvedRun) -> None:
     config, strategy = run.config, run.config.train.strategy
     place = f"run {run.name}: train.strategy is {strategy}"
     _check_offload(run)
+    if (method := config.train.method) != "sft" and (strategy != "single" or config.plan.num_gpus > 1):
+        raise ConfigError(
+            f"run {run.name}: train.method is {method}, which supports one GPU only, train.strategy is {strategy} and"
+            f" plan.num_gpus is {config.plan.num_gpus}: set train.strategy to single and plan.num_gpus to 1."
+        )
     if strategy == "single":
         if config.plan.num_gpus > 1:
             raise ConfigError(
@@ -132,10 +137,6 @@ def _check_strategy(run: ResolvedRun) -> None:
                 " plan.num_gpus to 1."
             )
         return
-    if (method := config.train.method) != "sft":
-        raise ConfigError(
-            f"{place} and train.method is {method}, which supports one GPU only: set train.strategy to single."
-        )
     if strategy != "ddp" and config.train.activation_offloading:
         raise ConfigError(
             f"{place} and train.activation_offloading is true, which is not supported with sharded weights: set "
