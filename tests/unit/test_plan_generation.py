@@ -29,7 +29,7 @@ def unmeasured(tmp_path_factory):
 
 def test_without_a_measurement_hours_and_dollars_are_unknown_and_answers_are_counted(unmeasured):
     assert unmeasured["train_hours"] is unmeasured["hours"] is unmeasured["cost_usd"] is None
-    assert "goes into generating answers" in unmeasured["rate"]["source"]
+    assert "spends most of its time generating answers" in unmeasured["rate"]["source"]
     work = unmeasured["work"]
     assert (work["answers"], work["generated_tokens"]) == (40_000, 8_000_000)
     assert unmeasured["tokens_total"] == 40_000 * (150 + 200)
@@ -62,7 +62,7 @@ def test_a_probe_with_the_first_model_of_a_chain_tells_the_speed_and_not_the_len
     plan = make_plan(given)
     assert plan["tokens_total"] == 40_000 * 350 > base["tokens_total"]
     told = " ".join(plan["notes"])
-    assert "with the base model of the chain" in told and "leave out the scoring by reward models" in told
+    assert "with the base model of the chain" in told and "exclude scoring by reward models" in told
 
 
 def test_answers_no_longer_than_their_limit_and_steps_follow_the_iterations(tmp_path, unmeasured):

@@ -1,4 +1,4 @@
-"""What a training by rewards generates: answers, their tokens, and the memory that generating them takes."""
+"""What GRPO generates: answers, their tokens, and the memory that generation takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.plan.memory.memory import DTYPE_BYTES, GB
 from snaketune.settings.training_slices import ModelTraining
 
-UNMEASURED = "most of the time of train.method: grpo goes into generating answers, which only a probe or a run can tell"
+UNMEASURED = "train.method: grpo spends most of its time generating answers, which only a probe or a run can measure"
 LENGTHS = {"measured": "by the probe", "estimated": "taken to be as long as the references"}
 
 
@@ -49,7 +49,7 @@ class Generated:
         return round(self.answers * (self.prompt_tokens + self.answer_tokens))
 
     def sentences(self) -> tuple[str, ...]:
-        """Return what a plan says about generation."""
+        """Return the sentences of a plan about generation."""
         counted = (
             f"train.method: grpo generates {self.answers:,} answers in one epoch, of {self.answer_tokens:.0f} tokens"
             f" each ({LENGTHS[self.origin]}): {self.tokens:,} tokens generated and trained, {self.processed:,} with"
@@ -82,7 +82,7 @@ def generated_of(
     if found and not is_start:
         notes.append("the probe generated with the base model of the chain, not with the run that training starts from")
     if any(name.startswith("run:") for name in group["rewards"]):
-        notes.append("hours leave out the scoring by reward models")
+        notes.append("hours exclude scoring by reward models")
     measured = found["answer_tokens"] if found and is_start else None
     step = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
     in_process = group["use_vllm"] and group["vllm_mode"] == "colocate"
@@ -103,8 +103,8 @@ def generated_of(
 def cache_gigabytes(config: Any, generated: Generated, weight_dtype: str, memory_gb: float | None) -> float:
     """Return the memory in GB of keys and values of the answers that are generated at a time.
 
-    Two values (key, value) per layer, head of keys, entry and token. With vLLM in the same process it is the share of
-    the GPU that vLLM reserves, 0 on a device of unknown size.
+    Two values (key, value) per layer, key-value head, dimension and token. With vLLM in the same process it is the
+    share of the GPU that vLLM reserves, 0 on a device of unknown size.
     """
     if generated.vllm_share:
         return generated.vllm_share * (memory_gb or 0.0)
