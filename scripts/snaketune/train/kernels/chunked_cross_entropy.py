@@ -77,16 +77,13 @@ def _losses_and_slope(
     In float32: a bfloat16 sum over 100,000 exponentials would drop the small terms.
     """
     chosen = targets[:, None]
-    if logits.dtype == torch.float32:
-        most, own = logits.amax(-1), logits.gather(-1, chosen).squeeze(-1)
-        shares = torch.softmax(logits, -1, out=logits)
-        # The largest share is exp(0) over the sum of exponentials, so that its logarithm is that of their sum, negated:
-        # it cannot underflow, which the target's own share can.
-        losses = most - own - shares.amax(-1).log()
-    else:
-        shares = logits.log_softmax(-1, dtype=torch.float32)
-        losses = -shares.gather(-1, chosen).squeeze(-1)
-        shares = shares.exp_() if with_slope else shares
+    # The same tensor in float32. `log_softmax` with a dtype would hold both a copy in float32 and its result.
+    wide = logits.float()
+    most, own = wide.amax(-1), wide.gather(-1, chosen).squeeze(-1)
+    shares = torch.softmax(wide, -1, out=wide)
+    # The largest share is exp(0) over the sum of exponentials, so that its logarithm is that of their sum, negated: it
+    # cannot underflow, which the target's own share can.
+    losses = most - own - shares.amax(-1).log()
     if not with_slope:
         return losses, None
     return losses, shares.scatter_add_(-1, chosen, shares.new_full(chosen.shape, -1.0)).to(logits.dtype)
