@@ -22,6 +22,18 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 PRESETS = SCRIPTS.parent / "config" / "presets"
 # What only jobs need: arrays, tables and everything that reads or tokenises.
 HEAVY = ("numpy", "pandas", "pyarrow", "torch", "transformers", "tokenizers", "snaketune.data.records.record_reader")
+# What a start takes its time for. Another package here is paid for by every command, also where nothing is to be done.
+OURS = {"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+OURS |= {"xxhash", "yaml"}
+OF_SNAKEMAKE = {"humanfriendly", "immutables", "psutil", "tenacity", "sqlmodel", "sqlalchemy", "greenlet"}
+PACKAGES = """
+import sys
+from pathlib import Path
+files = {name.partition(".")[0]: str(getattr(module, "__file__", "")) for name, module in [*sys.modules.items()]}
+installed = {name for name, file in files.items() if "site-packages" in Path(file).parts}
+print(*(name for name in installed if not name.startswith(("snakemake", "_"))))
+print(*sys.modules)
+"""
 
 
 @pytest.fixture
@@ -122,10 +134,12 @@ def test_params_that_are_never_recorded_need_no_resources():
 
 def test_what_every_start_imports_is_light():
     lines = (SCRIPTS.parent / "rules" / "common.smk").read_text().splitlines()
-    code = "\n".join([f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})", *imports(lines), "print(*sys.modules)"])
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "snaketune.workflow.job_table" in found
-    assert not {*HEAVY} & {*found}
+    code = "\n".join([f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})", *imports(lines), PACKAGES])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    packages, modules = map(str.split, done.stdout.splitlines())
+    assert "snaketune.workflow.job_table" in modules
+    assert not {*HEAVY} & {*modules}
+    assert {"orjson", "pydantic"} <= {*packages} <= OURS | OF_SNAKEMAKE
 
 
 def imports(lines):
