@@ -14,6 +14,6 @@ mkdir -p "$folder"
 status=0
 "$python" scripts/gpu_check.py --output "$folder" | tee "$folder/gpu_check.txt" || status=$?
 # The comparison that docs/benchmarks.md shows for a CPU.
-timeout "${SECONDS_OF_COMPARISON:-240}" "$python" benchmarks/train.py --cases plain trl trl-packed snaketune --repeats 1 \
+timeout "${SECONDS_OF_COMPARISON:-480}" "$python" benchmarks/train.py --cases plain trl trl-packed snaketune --repeats 1 \
     2>&1 | tee "$folder/train.txt" || status=$?
 exit "$status"
