@@ -56,12 +56,13 @@ torture: install-dev ## random faults for MINUTES=10, each followed by the same 
 audit: install-dev ## licences of the pinned packages; ADVISORIES=all.zip also looks for known vulnerabilities
 	$(BIN)/python envs/audit.py $(if $(ADVISORIES),--advisories $(ADVISORIES))
 
-lint: install-dev ## check style, types and workflow; changes nothing
+lint: install-dev ## check style, types, limits of size, words and workflow; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 	cd scripts && ../$(BIN)/lint-imports ../pyproject.toml --no-cache
+	$(BIN)/python -m pytest tests/unit/test_code_limits.py tests/unit/test_wording.py
 	$(BIN)/snakemake --lint
 
 format: install-dev ## put Python and Snakemake files into the house style

@@ -4,7 +4,10 @@ import ast
 import re
 import tokenize
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "scripts" / "snaketune"
@@ -34,13 +37,19 @@ IMPORT = re.compile(
 )
 
 
+@cache
+def tree_of(path):
+    """Return the syntax of a module, which several tests look at."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def name_of(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
 def long_functions():
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             if is_function and node.end_lineno - node.lineno >= LINES_OF_A_FUNCTION:
                 yield f"{name_of(path)}::{node.name}"
@@ -73,6 +82,30 @@ def importers():
     return found
 
 
+BROKEN = {
+    test_no_module_is_longer_than_the_limit_but_the_listed_ones: "x = 1\n" * (LINES_OF_A_MODULE + 1),
+    test_no_function_is_longer_than_the_limit_but_the_listed_ones: "def f():\n" + "    pass\n" * LINES_OF_A_FUNCTION,
+}
+
+
+@pytest.mark.parametrize("limit", BROKEN, ids=lambda limit: limit.__name__)
+def test_a_limit_that_is_broken_is_noticed(limit, tmp_path, monkeypatch):
+    long, short = tmp_path / "long.py", tmp_path / "short.py"
+    long.write_text(BROKEN[limit])
+    short.write_text("x = 1\n")
+    for name, value in {
+        "PACKAGE": tmp_path,
+        "LONG_MODULES": set(),
+        "LONG_FUNCTIONS": set(),
+        "MODULES": [short],
+    }.items():
+        monkeypatch.setitem(globals(), name, value)
+    limit()
+    MODULES.append(long)
+    with pytest.raises(AssertionError, match=r"long\.py"):
+        limit()
+
+
 def test_few_modules_are_small_and_serve_one_other():
     found = importers()
     texts = {path: path.read_text(encoding="utf-8") for path in MODULES}
@@ -97,7 +130,7 @@ def test_file_names_are_terms_of_the_field():
 
 def public_names(path):
     """The public names that a module defines at its top level; those that it imports are another's."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in tree_of(path).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found = [node.name]
         else:
@@ -156,7 +189,7 @@ def comments_and_code(path):
             elif token.string.strip():
                 lines.update(range(token.start[0], token.end[0] + 1))
     texts = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             texts.update(range(node.lineno, node.end_lineno + 1))
     return len(comments), len((lines | comments) - texts)
