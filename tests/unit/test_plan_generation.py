@@ -33,6 +33,7 @@ def test_without_a_measurement_hours_and_dollars_are_unknown_and_answers_are_cou
     work = unmeasured["work"]
     assert (work["answers"], work["generated_tokens"]) == (40_000, 8_000_000)
     assert unmeasured["tokens_total"] == 40_000 * (150 + 200)
+    assert unmeasured["about"]["tokens_total"]["origin"] == "estimated"
     assert unmeasured["steps"] == 40_000 / 16
     assert {cell["train_hours"] for row in unmeasured["fit"] for cell in row["methods"].values()} == {None}
     words = "40,000 answers in one epoch, of 200 tokens each (taken to be as long as the references): 8,000,000 tokens"

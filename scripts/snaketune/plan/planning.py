@@ -118,6 +118,9 @@ def make_plan(given: PlanInputs) -> Plan:
     memory, notes = memory_of(given.cfg, work, target)
     disk = disk_needed(given.cfg, given.settings, work, given.model, given.pack)
     figures = _figures(given, target, rate, seen, memory, disk)
+    if work.generated:
+        origin, source = work.generated.origin, "answers with their prompts"
+        figures["tokens_total"] = (figures["tokens_total"][0], _about(origin, source))
     if measured:
         figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
     values = {name: value for name, (value, _) in figures.items()}
