@@ -106,8 +106,9 @@ def make_plan(given: PlanInputs) -> Plan:
     """
     target = choose_target(given.cfg["plan"], given.machine)
     probe = given.probe or kept_probe(given.own)
-    facts = (given.model, given.rightsize, given.pack)
-    work = read_work(given.cfg, given.model_folder, *facts, target, given.answers, probe)
+    work = read_work(
+        given.cfg, given.model_folder, given.model, given.rightsize, given.pack, target, given.answers, probe
+    )
     speed, flops = speed_key(given.cfg, work, target), work.flops_per_token()
     by_runs = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
     # The newest counts, probe or finished run: a driver or library update changes what a device reaches.
@@ -119,8 +120,7 @@ def make_plan(given: PlanInputs) -> Plan:
     disk = disk_needed(given.cfg, given.settings, work, given.model, given.pack)
     figures = _figures(given, target, rate, seen, memory, disk)
     if work.generated:
-        origin, source = work.generated.origin, "answers with their prompts"
-        figures["tokens_total"] = (figures["tokens_total"][0], _about(origin, source))
+        figures["tokens_total"] = (seen.budget.tokens_total, _about(work.generated.origin, "answers with prompts"))
     if measured:
         figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
     values = {name: value for name, (value, _) in figures.items()}
@@ -187,7 +187,7 @@ def _figures(
     """Return the published numbers with unit and origin."""
     budget, price = seen.budget, target.price
     hours, origin = (budget.hours, rate.origin) if seen.is_timed else (None, "unknown")
-    train_low, train_high = _band(rate, budget.train_hours)
+    train_low, train_high = rate.band(budget.train_hours)
     rest = budget.hours - budget.train_hours
     low, high = (None, None) if train_low is None or train_high is None else (train_low + rest, train_high + rest)
     per_hour = price.usd * target.gpus if price.usd is not None else None
@@ -199,10 +199,10 @@ def _figures(
         bounds = [None if value is None else value * per_hour + more for value in (low, high)]
         return hours * per_hour + more, _about(origin, source, *bounds)
 
-    end = None if hours is None else finishes_at(given.now, hours).isoformat(timespec="seconds")
-    ends = [
-        None if value is None else finishes_at(given.now, value).isoformat(timespec="seconds") for value in (low, high)
-    ]
+    end, *ends = (
+        value if value is None else finishes_at(given.now, value).isoformat(timespec="seconds")
+        for value in (hours, low, high)
+    )
     needs = memory.total if memory else None
     # Memory has a band to either side, hours one that follows from that of the throughput.
     around = [None if needs is None else needs * (1 + side * MEMORY_BAND) for side in (-1, 1)]
@@ -220,12 +220,6 @@ def _figures(
         "disk_gb": (disk.total, _about("estimated", "checkpoints, results, base model and packed rows")),
         "finishes_at": (end, _about(origin, "start now", *ends)),
     }
-
-
-def _band(rate: Rate, hours: float) -> tuple[float | None, float | None]:
-    """Return the hours at the highest and at the lowest throughput."""
-    now = rate.tokens_per_second
-    return (hours * now / rate.high, hours * now / rate.low) if now and rate.low and rate.high else (None, None)
 
 
 def _reached(given: PlanInputs, target: Target, speed: Mapping[str, Any], flops: float | None) -> Reached | None:

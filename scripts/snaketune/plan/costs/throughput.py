@@ -34,6 +34,11 @@ class Rate:
     origin: Origin
     source: str
 
+    def band(self, hours: float) -> tuple[float | None, float | None]:
+        """Return the hours at the highest and at the lowest throughput."""
+        now = self.tokens_per_second
+        return (hours * now / self.high, hours * now / self.low) if now and self.low and self.high else (None, None)
+
 
 def rate_of(
     work: Work,
