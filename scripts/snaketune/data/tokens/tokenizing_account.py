@@ -78,7 +78,7 @@ def warnings_of(facts: Tokenizing) -> list[str]:
         )
     if facts["engine_gate"]["reason"]:
         found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
-    found += _account_of({"train": facts["splits"]["train"], "eval": facts["splits"]["eval"]})
+    found += _account_of(cast(Mapping[str, TokenizedSplit], facts["splits"]))
     if not facts["end_tokens"]:
         found.append(
             "Warning: the tokenizer has no eos_token, so the model never learns to stop: set one in its "
