@@ -1,6 +1,5 @@
 """A cache between commands: all of it can be recomputed, so a damaged one never stops a run."""
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.notes import say
 
 
 def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, Any]:
@@ -54,8 +54,3 @@ def keep(path: str | Path, value: dict[str, Any]) -> None:
         write_json(path, value)
     except OSError as error:
         say(f"{path} cannot be written ({error.strerror}): its entries are recomputed next time.")
-
-
-def say(sentence: str) -> None:
-    """Print a note for the user."""
-    print(f"Note: {sentence}", file=sys.stderr, flush=True)

@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
-from snaketune.core.cached_state import say
 from snaketune.core.errors import DataError
 from snaketune.core.locks import Lock, try_lock
+from snaketune.core.notes import say
 from snaketune.core.private_folders import PrivateFolder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -11,10 +11,11 @@ from typing import Any
 from snaketune.card.placing import CARD_KINDS, place_card
 from snaketune.config.resolve import ResolvedRun
 from snaketune.core.atomic import write_json
-from snaketune.core.cached_state import read_state, say, write_state
+from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import ConfigError
 from snaketune.core.locks import Lock, try_lock
+from snaketune.core.notes import say
 from snaketune.plan.summary import describe_plan
 from snaketune.workflow.results.finished import UNFINISHED, is_finished
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaketune.core.atomic import write_json
-from snaketune.core.cached_state import say
 from snaketune.core.canonical import read_json
+from snaketune.core.notes import say
 
 # The owner of results that no owner file names, while several owners share the folder.
 UNKNOWN_OWNER = "unknown"
