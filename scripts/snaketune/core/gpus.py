@@ -19,6 +19,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 DRIVER_SECONDS = 60.0
 # The oldest driver that supports each major version of CUDA (minor versions are compatible with each other).
 OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
+# What a process holds on a GPU besides tensors: CUDA's context, kernels and libraries (assumed).
+GPU_CONTEXT_BYTES = 800_000_000
 # Used if the machine's lock folder is not writable; jobs run in the folder of the workflow.
 LOCKS = Path("work") / "cards"
 MAKE_AGAIN = "recreate the environment with `rm -r .venv && make install`, which selects a build that fits"

@@ -52,10 +52,6 @@ class Checkpoints(TypedDict):
     crash_loses_seconds: float | None
 
 
-GPU_CONTEXT_BYTES = 800_000_000
-"""What a process holds on a GPU besides tensors: CUDA's context, kernels and libraries (assumed)."""
-
-
 class PeakMemory(TypedDict):
     """Highest use in bytes; ``gpu_bytes`` counts tensors alone, as torch does."""
 

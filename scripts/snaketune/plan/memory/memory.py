@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from snaketune.core.errors import PlanError
-from snaketune.facts.measured import GPU_CONTEXT_BYTES
+from snaketune.core.gpus import GPU_CONTEXT_BYTES
 from snaketune.plan.cache import remembered
 from snaketune.plan.flops import recomputed_layers
 from snaketune.plan.memory.counting import (

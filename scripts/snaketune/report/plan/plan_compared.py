@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.facts.measured import GPU_CONTEXT_BYTES, RunInfo
+from snaketune.core.gpus import GPU_CONTEXT_BYTES
+from snaketune.facts.measured import RunInfo
 from snaketune.facts.plan_facts import About, Plan, PlannedRate, about_number, number_of
 from snaketune.facts.plan_table_facts import CostRow, FitCell
 from snaketune.report import units
