@@ -7,7 +7,7 @@ from typing import Any
 
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
-from snaketune.core.notes import say
+from snaketune.core.errors import say
 
 
 def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, Any]:

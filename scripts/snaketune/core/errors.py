@@ -1,6 +1,7 @@
 """Errors that a user can act on: one sentence with the place, the value and the fix."""
 
 import os
+import sys
 from collections.abc import Mapping
 from errno import ENOSPC
 from typing import Any
@@ -50,3 +51,8 @@ class DiskFullError(SnaketuneError, OSError):
     exit_code = 6
     errno = ENOSPC
     strerror = os.strerror(ENOSPC)
+
+
+def say(sentence: str) -> None:
+    """Print a note for the user on standard error."""
+    print(f"Note: {sentence}", file=sys.stderr, flush=True)

@@ -10,9 +10,8 @@ import subprocess
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
-from snaketune.core.errors import DataError
+from snaketune.core.errors import DataError, say
 from snaketune.core.locks import Lock, try_lock
-from snaketune.core.notes import say
 from snaketune.core.private_folders import PrivateFolder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

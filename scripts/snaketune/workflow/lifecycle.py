@@ -13,9 +13,8 @@ from snaketune.config.resolve import ResolvedRun
 from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.canonical import read_json
-from snaketune.core.errors import ConfigError
+from snaketune.core.errors import ConfigError, say
 from snaketune.core.locks import Lock, try_lock
-from snaketune.core.notes import say
 from snaketune.plan.summary import describe_plan
 from snaketune.workflow.results.finished import UNFINISHED, is_finished
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from snaketune.core.disk_space import LITTLE_BYTES, require_room, usual_places
-from snaketune.core.notes import say
+from snaketune.core.errors import say
 from snaketune.storage.disks import ANY_DISK
 from snaketune.train.checkpoints.kept_trainings import drop_kept, keep_trainings
 from snaketune.workflow.job_table import JobTable

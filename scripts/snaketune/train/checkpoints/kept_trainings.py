@@ -13,9 +13,8 @@ from pathlib import Path
 
 from snaketune.core.atomic import remove_tree, writing_directory
 from snaketune.core.canonical import read_json
-from snaketune.core.errors import DiskFullError
+from snaketune.core.errors import DiskFullError, say
 from snaketune.core.manifest import damaged_files, listed_files
-from snaketune.core.notes import say
 
 KEPT_FOLDER = ".published"
 MANIFEST = "adapter.manifest.json"

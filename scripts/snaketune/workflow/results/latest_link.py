@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from snaketune.core.atomic import sibling, write_bytes
-from snaketune.core.notes import say
+from snaketune.core.errors import say
 
 LINK, LINK_TEXT = "latest", "latest.txt"
 

@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from snaketune.core.atomic import remove_tree
-from snaketune.core.errors import SnaketuneError
+from snaketune.core.errors import SnaketuneError, say
 from snaketune.core.locks import try_lock
-from snaketune.core.notes import say
 from snaketune.core.processes import is_gone, this_place
 
 # As `snaketune.core.atomic.sibling` names them; earlier versions had the pid alone.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
-from snaketune.core.notes import say
+from snaketune.core.errors import say
 
 # The owner of results that no owner file names, while several owners share the folder.
 UNKNOWN_OWNER = "unknown"

@@ -16,9 +16,8 @@ from typing import Any
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.digests import DigestCache
-from snaketune.core.errors import ConfigError
+from snaketune.core.errors import ConfigError, say
 from snaketune.core.manifest import listed_files
-from snaketune.core.notes import say
 from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.write_checks import CLOCK_TOLERANCE
 

@@ -14,8 +14,7 @@ import yaml
 
 from snaketune.core.cached_state import keep
 from snaketune.core.canonical import canonical_text, read_json
-from snaketune.core.errors import ConfigError
-from snaketune.core.notes import say
+from snaketune.core.errors import ConfigError, say
 from snaketune.core.reachability import connection_problem, first_hop
 from snaketune.storage.hub_files import HubAddress, in_one_sentence
 from snaketune.workflow.sources.matching_files import DATA_FILE_NAME, DESCRIPTIONS, choose_split, listed_paths
