@@ -130,7 +130,13 @@ def test_a_damaged_catalogue_is_one_sentence(tmp_path, text):
 def test_the_package_needs_only_yaml_torch_and_its_libraries():
     shared = {
         f"snaketune.{name}"
-        for name in ("core.errors", "model.architecture", "model.adapters.lora", "train.kernels.fused_layers")
+        for name in (
+            "core.errors",
+            "core.gpus",
+            "model.architecture",
+            "model.adapters.lora",
+            "train.kernels.fused_layers",
+        )
     }
     typed = ("snaketune.plan", "snaketune.settings", "snaketune.facts")
     allowed = {"yaml", "torch", "transformers", "peft", "snaketune"}

@@ -23,7 +23,7 @@ def run(**sections):
     ("sections", "words"),
     [
         (TWO, r"strategy is single and plan.num_gpus is 2: set the strategy to ddp or fsdp, or plan.num_gpus to 1"),
-        ({"train": {"strategy": "ddp", "method": "dpo"}, **TWO}, r"strategy is ddp and train.method is dpo"),
+        ({"train": {"strategy": "ddp", "method": "dpo"}, **TWO}, r"method is dpo, which supports one GPU only, .*set"),
         (
             {"train": {"strategy": "fsdp"}, "model": {"quantization": "4bit"}, **TWO},
             r"strategy is fsdp and model.quantization is 4bit, .* or train.strategy to ddp",

@@ -99,7 +99,7 @@ def test_a_snakemake_report_holds_the_runs_pages_with_their_captions(project):
     for name in ("report.html", "facts.json"):
         assert (project.latest() / name).read_bytes() in content
     everything = b"".join(content)
-    assert b"What was trained on what" in everything  # a caption
+    assert b"What was trained on which data" in everything  # a caption
     assert b'"Runs"' in everything  # a category
 
 

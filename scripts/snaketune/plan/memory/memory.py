@@ -42,7 +42,9 @@ LOGITS_BY_DEVICE = {"cuda": 1 << 26, "cpu": 8_000_000}
 """Logits that the chunked loss holds at a time (``train/kernels/chunked_cross_entropy.py``)."""
 OFFLOADED_AT_ONCE = 1 << 29
 """Bytes of offloaded activations in flight at a time, in each direction (``kernels/offloading.py``)."""
-CONTEXT_GB = {"cuda": GPU_CONTEXT_BYTES / 1e9, "cpu": 0.6}
+CONTEXT_GB = {"cuda": GPU_CONTEXT_BYTES / 1e9, "cpu": 0.55}
+"""What a process holds besides. On a CPU 0.51 GB after the imports of a training and 0.53 GB beside the weights of
+SmolLM2 when they are loaded (measured), and some kernels of oneDNN after that (assumed)."""
 HEAP_SHARE = {"cuda": 1.0, "cpu": 1.1}
 """Heap bytes per byte of activations: glibc leaves gaps between aligned blocks that it cannot reuse (measured with
 SmolLM2 at micro-batches of 980 to 2,048 tokens: 0.20 to 0.24 GB of heap for 0.217 GB of tensors per 256 tokens)."""
