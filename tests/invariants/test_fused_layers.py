@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from tiny_adapted import LORA, SIZES, build
+from transformers import GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from snaketune.train.batches import dense, with_boundaries
 from snaketune.train.kernels import attention
@@ -14,27 +14,7 @@ from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
 from snaketune.train.kernels.cpu_attention import attend_by_document
 from snaketune.train.kernels.fused_layers import fuse_layers
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-}
-LORA = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 POSITIONS = torch.cat([torch.arange(n) for n in (9, 1, 6, 14, 2)]).view(2, 16)
-
-
-def build(config, kernel="sdpa", lora=LORA):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=kernel, dtype=torch.float32)
-    model = get_peft_model(model, LoraConfig(**lora)) if lora else model
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "bias" in name or "norm" in name:
-            torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.1)
-    return model.train()
 
 
 def batch():

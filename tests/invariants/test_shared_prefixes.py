@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from tiny_adapted import LORA, SIZES, build
 from tiny_training import SETTINGS, Documents, break_off, configuration, digest, lines, packed
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3MoeConfig
+from transformers import LlamaConfig, MistralConfig, Qwen3MoeConfig
 
 from snaketune.train.batches import IGNORED, dense, with_boundaries
 from snaketune.train.kernels.attention import VARLEN, register_varlen
@@ -16,15 +16,6 @@ from snaketune.train.kernels.prefix_sharing import can_share_prefixes
 from snaketune.train.run import train
 from snaketune.train.shared_prefixes import prefix_tree
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-}
-LORA = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 SYSTEM, OTHER, THIRD = list(range(40, 60)), list(range(20, 44)), list(range(60, 90))
 # Documents as (tokens, how many of the first are not trained).
 CASES = {
@@ -54,17 +45,6 @@ def rows_of(documents, length=0):
     positions = torch.cat([torch.arange(len(tokens)) for tokens, _ in documents] + [torch.arange(length)])
     rows = {"input_ids": ids, "labels": ids.where(trained, IGNORED), "position_ids": positions}
     return {name: values[None] for name, values in rows.items()}, torch.tensor([len(ids) - length])
-
-
-def build(config, kernel, lora=LORA):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=kernel, dtype=torch.float32)
-    model = get_peft_model(model, LoraConfig(**lora)) if lora else model
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "norm" in name:
-            torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.1)
-    return model.train()
 
 
 def learn(model, losses):

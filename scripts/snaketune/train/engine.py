@@ -59,9 +59,11 @@ class TrainingChoices:
     def facts(self) -> dict[str, Any]:
         """Return the decisions for a record of the run."""
         names = ("attention", "chunked_loss", "checkpoint_every", "compiled_layers", "liger_layers", "notes")
-        more = {"computes_padding": not self.layout.dense, "shares_prefixes": self.layout.shares_prefixes}
-        again = {"compiled_again": self.watch.later if self.watch else 0}
-        return {name: getattr(self, name) for name in names} | more | again
+        return {name: getattr(self, name) for name in names} | {
+            "computes_padding": not self.layout.dense,
+            "shares_prefixes": self.layout.shares_prefixes,
+            "compiled_again": self.watch.later if self.watch else 0,
+        }
 
 
 @dataclass(frozen=True, slots=True)

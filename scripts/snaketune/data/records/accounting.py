@@ -111,8 +111,9 @@ def summary_of(facts: dict[str, Any]) -> list[str]:
     alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for entry in facts["sources"]:
         alike.setdefault(_kind(entry), []).append(entry)
-    summed = {id(entries[0]): _summed(entries) for entries in alike.values() if len(entries) > LISTED_SOURCES}
-    left_out = {id(entry) for entries in alike.values() if len(entries) > LISTED_SOURCES for entry in entries[1:]}
+    crowds = [entries for entries in alike.values() if len(entries) > LISTED_SOURCES]
+    summed = {id(entries[0]): _summed(entries) for entries in crowds}
+    left_out = {id(entry) for entries in crowds for entry in entries[1:]}
     entries = [summed.get(id(entry), entry) for entry in facts["sources"] if id(entry) not in left_out]
     return [sentence for entry in entries for sentence in _sentences(entry)]
 
